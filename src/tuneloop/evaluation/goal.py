@@ -1,0 +1,33 @@
+"""The `goal:` part of a recipe: what success means, declared before training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tuneloop.spec import Spec
+
+LABEL_METRICS = ("accuracy", "macro_f1")
+OPEN_METRICS = ("exact_match", "rouge_l")
+
+NOT_YET = {
+    "max_forgetting": "forgetting is not measured yet",
+    "max_safety_drop": "safety is not measured yet",
+    "safety": "safety is not measured yet",
+    "better_than_few_shot_by": "the few-shot base is not measured yet",
+    "max_latency_ms": "latency is not measured yet",
+    "max_cost": "cost is not measured yet",
+}
+"""Keys that the design foresees and this version does not measure: refused by name rather than ignored."""
+
+
+class Goal(Spec):
+    """Bounds that the verdict is decided on, each by its confidence interval and not by its point."""
+
+    metric: Literal["auto", "accuracy", "macro_f1", "exact_match", "rouge_l"] = "auto"
+    """What is measured; auto is accuracy for labels and rouge_l for open answers."""
+    at_least: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The tuned model's score must be at least this."""
+    better_than_base_by: Annotated[float, Field(ge=-1, le=1)] | None = 0.0
+    """The tuned model must beat the base by more than this, on the same rows; null to ask for no comparison."""

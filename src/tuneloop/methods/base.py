@@ -1,0 +1,62 @@
+"""What a method is: its part of the recipe, what it does to a model, and what it costs in memory."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuneloop.spec import Spec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tuneloop.models.shape import Shape
+
+
+@dataclass(frozen=True)
+class MethodMemory:
+    """What a method adds to the loaded base."""
+
+    trainable_parameters: int
+    frozen_head: bool           # the head's weights take no gradient, so its logits need not be kept
+
+
+class MethodSpec(Spec):
+    """A way to train: `apply` changes the model in place so that just what should train requires gradients.
+
+    To add one, write `methods/<name>.py` with a class `Method(MethodSpec)`; the contract tests pick it up by its name.
+    """
+
+    kind: str
+    """The method's name, as in `method: lora`."""
+
+    def load_options(self) -> dict[str, Any]:
+        """Keyword arguments for loading the base (a quantised method loads it quantised)."""
+        return {}
+
+    @abstractmethod
+    def apply(self, model: nn.Module, seed: int) -> nn.Module:
+        """The model to train. `seed` makes the initialisation of new parameters reproducible."""
+
+    @abstractmethod
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """Write what was trained into `folder`, in a layout other tools read."""
+
+    @abstractmethod
+    def load(self, base: nn.Module, folder: Path) -> nn.Module:
+        """The tuned model from a freshly loaded base and what `save` wrote."""
+
+    @abstractmethod
+    def merge(self, model: nn.Module) -> nn.Module:
+        """A plain transformers model with the same logits."""
+
+    @abstractmethod
+    def reference(self, model: nn.Module) -> AbstractContextManager[None]:
+        """A context in which `model` behaves as the base, or a UserError where that is impossible."""
+
+    @abstractmethod
+    def memory(self, shape: Shape) -> MethodMemory:
+        """Trainable parameters for a base of this shape, without torch."""

@@ -1,0 +1,53 @@
+"""The `training:` part of a recipe. Whatever is left out is planned, and the plan says why."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tuneloop.spec import Spec
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class TrainingSpec(Spec):
+    """Hyperparameters of the loop."""
+
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    """Passes over the training rows."""
+    max_steps: Positive | None = None
+    """Stop after so many optimizer steps, whatever the epochs say."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Highest learning rate, reached after the warm-up."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of the steps over which the learning rate rises from 0."""
+    batch_size: Positive | None = None
+    """Rows per optimizer step. How they are cut into micro-batches never changes the result."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW's decoupled weight decay; not applied to biases and norms."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are scaled down to this norm."""
+    token_budget: Positive | None = None
+    """Most tokens computed at once; planned from memory."""
+    evaluate_every: Positive | None = None
+    """Optimizer steps between two looks at the validation loss."""
+    patience: Positive = 3
+    """Stop after so many looks at the validation loss without a new best."""
+    checkpoint_every: Positive | None = None
+    """Optimizer steps between two checkpoints; as often as the validation loss unless given."""
+    sample_prompts: Annotated[int, Field(ge=0)] = 2
+    """Validation prompts answered at every look at the validation loss, to read along."""
+
+
+class EvaluationSpec(Spec):
+    """How base and tuned model are compared."""
+
+    max_new_tokens: Positive = 256
+    """Longest generated answer, for open answers."""
+    rows: Positive | None = None
+    """Score at most so many test rows, drawn at random with the recipe's seed."""
+    resamples: Annotated[int, Field(ge=200)] = 2000
+    """Bootstrap resamples behind every interval."""
