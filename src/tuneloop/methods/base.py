@@ -58,5 +58,9 @@ class MethodSpec(Spec):
         """A context in which `model` behaves as the base, or a UserError where that is impossible."""
 
     @abstractmethod
+    def learning_rate(self, parameters: int) -> tuple[float, str]:
+        """The learning rate to plan with for a base of so many parameters, and why."""
+
+    @abstractmethod
     def memory(self, shape: Shape) -> MethodMemory:
         """Trainable parameters for a base of this shape, without torch."""

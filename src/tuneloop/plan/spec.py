@@ -40,14 +40,3 @@ class TrainingSpec(Spec):
     """Optimizer steps between two checkpoints; as often as the validation loss unless given."""
     sample_prompts: Annotated[int, Field(ge=0)] = 2
     """Validation prompts answered at every look at the validation loss, to read along."""
-
-
-class EvaluationSpec(Spec):
-    """How base and tuned model are compared."""
-
-    max_new_tokens: Positive = 256
-    """Longest generated answer, for open answers."""
-    rows: Positive | None = None
-    """Score at most so many test rows, drawn at random with the recipe's seed."""
-    resamples: Annotated[int, Field(ge=200)] = 2000
-    """Bootstrap resamples behind every interval."""

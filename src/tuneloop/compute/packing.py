@@ -1,0 +1,167 @@
+"""From rendered samples to forests: shared prefixes once, no padding, cut into micro-batches by a token budget.
+
+Everything here is numpy; conventions in `tuneloop.types`. Sorting samples by their tokens puts those that share a prefix
+next to each other, so the trie falls out of the longest common prefix of neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tuneloop.types import Floats, Forest, Ints, Rendered, Segments
+
+MIN_SHARED_TOKENS = 16
+"""A shared segment costs one more attention call per layer; below so many tokens it does not pay."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """A sample trimmed to what is computed: inputs up to the token that predicts the last target."""
+
+    inputs: Ints
+    rendered: Rendered
+    group: int
+    index: int      # position among the samples given
+
+    @property
+    def key(self) -> bytes:
+        return self.inputs.astype(">u4").tobytes()      # big-endian bytes sort as the tokens do
+
+
+@dataclass(slots=True)
+class _Builder:
+    """Collects the columns of a forest while the trie is walked depth first."""
+
+    paths: list[_Path]                  # sorted by their tokens
+    min_shared: int
+    tokens: list[Ints] = field(default_factory=list)
+    positions: list[Ints] = field(default_factory=list)
+    multiplicity: list[Ints] = field(default_factory=list)
+    segments: list[list[int]] = field(default_factory=list)         # [start, end, below, parent]
+    flat: dict[int, list[Ints]] = field(default_factory=dict)       # sample -> flat indices along its path
+    size: int = 0
+
+    def walk(self, low: int, high: int, depth: int, parent: int, above: list[Ints]) -> None:
+        """Lay out paths[low:high], which agree on their first `depth` tokens; `above` has the flat indices of those."""
+        first, last = self.paths[low].inputs, self.paths[high - 1].inputs
+        common = _common_prefix(first, last)
+        alone = common == len(last)     # one path, or equal ones: all end here
+        if not alone and common - depth < self.min_shared:
+            self._split(low, high, common, depth, parent, above)
+            return
+        segment, below = len(self.segments), [*above, np.arange(self.size, self.size + common - depth)]
+        self.segments.append([self.size, self.size + common - depth, 0, parent])
+        self.tokens.append(first[depth:common])
+        self.positions.append(np.arange(depth, common))
+        self.multiplicity.append(np.full(common - depth, high - low))
+        self.size += common - depth
+        while low < high and len(self.paths[low].inputs) == common:
+            self.flat[self.paths[low].index] = below
+            low += 1
+        if low < high:
+            self._split(low, high, common, common, segment, below)
+        self.segments[segment][2] = self.size
+
+    def _split(self, low: int, high: int, at: int, depth: int, parent: int, above: list[Ints]) -> None:
+        """Walk each run of paths[low:high] that agrees on the token at `at`; paths that end there come first."""
+        while low < high:
+            token = self.paths[low].inputs[at:at + 1]
+            end = low + 1
+            while end < high and np.array_equal(self.paths[end].inputs[at:at + 1], token):
+                end += 1
+            self.walk(low, end, depth, parent, above)
+            low = end
+
+
+def build_forest(samples: Sequence[Rendered], *, groups: Sequence[int] | None = None, share: bool = True) -> Forest:
+    """One forest of all samples, in the given order of branches. With `share` off every sample is a tree of its own."""
+    paths = _paths(samples, groups)
+    builder = _Builder(paths, MIN_SHARED_TOKENS)
+    if share:
+        builder._split(0, len(paths), 0, 0, -1, [])
+    else:
+        for i in range(len(paths)):
+            builder.walk(i, i + 1, 0, -1, [])
+    return _assemble(builder)
+
+
+def micro_batches(samples: Sequence[Rendered], token_budget: int, *, groups: Sequence[int] | None = None,
+                  share: bool = True) -> list[list[int]]:
+    """Cut samples into lists of indices whose forests have at most `token_budget` unique tokens.
+
+    A group is never split, and a group larger than the budget is a micro-batch of its own. Neighbours by tokens stay
+    together, so that prefixes are shared within a micro-batch. Deterministic.
+    """
+    group_of = list(range(len(samples))) if groups is None else list(groups)
+    members: dict[int, list[_Path]] = {}
+    for path in sorted(_paths(samples, groups), key=lambda p: (p.key, p.index)):
+        members.setdefault(group_of[path.index], []).append(path)
+    batches: list[list[int]] = []
+    used, previous = 0, None
+    for group in members.values():
+        cost, last = _cost(group, previous, share)
+        if batches and used + cost > token_budget or not batches:
+            batches.append([])
+            used = 0
+            cost, last = _cost(group, None, share)
+        batches[-1] += [p.index for p in group]
+        used += cost
+        previous = last
+    return [sorted(b) for b in batches]
+
+
+def _cost(group: list[_Path], previous: Ints | None, share: bool) -> tuple[int, Ints]:
+    """Unique tokens that a group adds after a path already laid out."""
+    tokens = 0
+    for path in group:
+        shared = _common_prefix(previous, path.inputs) if share and previous is not None else 0
+        tokens += len(path.inputs) - (shared if shared >= MIN_SHARED_TOKENS else 0)
+        previous = path.inputs
+    assert previous is not None
+    return tokens, previous
+
+
+def _paths(samples: Sequence[Rendered], groups: Sequence[int] | None) -> list[_Path]:
+    group_of = range(len(samples)) if groups is None else groups
+    paths = [_Path(s.ids[:int(_supervised(s)[-1])], s, group_of[i], i) for i, s in enumerate(samples)]
+    return sorted(paths, key=lambda p: (p.key, p.index))
+
+
+def _supervised(sample: Rendered) -> Ints:
+    """Positions of the targets. The first token of all has nothing before it to be predicted from."""
+    found = np.flatnonzero(sample.weights[1:]) + 1
+    if not len(found):
+        raise ValueError(f"a sample without a supervised token cannot be packed ({sample.origin})")
+    return found
+
+
+def _common_prefix(a: Ints, b: Ints) -> int:
+    length = min(len(a), len(b))
+    differ = np.flatnonzero(a[:length] != b[:length])
+    return int(differ[0]) if len(differ) else length
+
+
+def _assemble(builder: _Builder) -> Forest:
+    by_index = sorted(builder.paths, key=lambda p: p.index)
+    predict_at: list[Ints] = []
+    targets: list[Ints] = []
+    weights: list[Floats] = []
+    score_at = np.empty(len(by_index), np.int64)
+    for branch, path in enumerate(by_index):
+        flat = np.concatenate(builder.flat[path.index])     # (path length,) flat index of each input token
+        supervised = _supervised(path.rendered)
+        predict_at.append(flat[supervised - 1])
+        targets.append(path.rendered.ids[supervised])
+        weights.append(path.rendered.weights[supervised])
+        score_at[branch] = flat[-1]
+    counts = [len(t) for t in targets]
+    start, end, below, parent = np.asarray(builder.segments, np.int64).T
+    return Forest(
+        input_ids=np.concatenate(builder.tokens), position_ids=np.concatenate(builder.positions),
+        multiplicity=np.concatenate(builder.multiplicity), segments=Segments(start, end, below, parent),
+        predict_at=np.concatenate(predict_at), targets=np.concatenate(targets), weights=np.concatenate(weights),
+        branch_of=np.repeat(np.arange(len(by_index)), counts), score_at=score_at,
+        group_of=np.asarray([p.group for p in by_index], np.int64))

@@ -1,0 +1,111 @@
+"""For `tuneloop init FILE`: what a file seems to hold, and a commented recipe to begin with."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuneloop.data import task as tasks
+from tuneloop.data.read import Table, read
+from tuneloop.data.recognise import OTHER_FORMATS, Recognised, format_of, recognise
+from tuneloop.data.template import suggest
+from tuneloop.errors import UserError
+from tuneloop.types import Conversation
+
+EXAMPLES = 3
+SHOWN_LABELS = 8
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What `init` shows. `prompt` and `answer` are templates, or None when the rows have a known format."""
+
+    file: str
+    sentence: str
+    notes: list[str]
+    rows: int
+    prompt: str | None
+    answer: str | None
+    empty: list[int]                    # lines of rows without an answer
+    task: tasks.Task
+    labels: list[str]                   # sorted; empty for open answers
+    examples: list[Conversation]        # with different answers where there are
+
+
+def guess(path: Path, shown: str | None = None) -> Guess:
+    """Look at a data file. Raises UserError when it cannot be read or no way to use its columns suggests itself."""
+    table = read(path, shown or str(path))
+    prompt, answer = _templates(table)
+    found = recognise(table, prompt=prompt, answer=answer, drop_empty=True)
+    if not found.conversations:
+        raise UserError(f"{table.file}: no row has an answer.", fix="look at the answer column")
+    task = tasks.decide(found.conversations, "auto")
+    labels = sorted({row.answer.strip() for row in found.conversations}) if task == "labels" else []
+    return Guess(table.file, found.sentence, table.notes, len(table.rows), prompt, answer,
+                 [origin.line for origin in found.dropped], task, labels, _examples(found))
+
+
+def _templates(table: Table) -> tuple[str, str] | tuple[None, None]:
+    """Guessed templates, unless the rows have a known format; recognise() words the error where neither helps."""
+    known = format_of(table) or OTHER_FORMATS.keys() & set(table.columns)
+    return (None, None) if known else suggest(table) or (None, None)
+
+
+def _examples(found: Recognised) -> list[Conversation]:
+    """The first rows, but of different answers, for files are often sorted by them."""
+    different = list({row.answer: row for row in reversed(found.conversations)}.values())[::-1]
+    rest = [row for row in found.conversations if row not in different[:EXAMPLES]]
+    return (different[:EXAMPLES] + rest)[:EXAMPLES]
+
+
+def recipe_text(found: Guess, base: str) -> str:
+    """recipe.yaml for the file, with comments for someone who has never written one."""
+    metric = "accuracy" if found.task == "labels" else "rouge_l"
+    why = "share of right answers" if found.task == "labels" else "resemblance to the given answers, not correctness"
+    return "\n".join([
+        f"base: {quoted(base)}",
+        "data:",
+        f"  train: {quoted(found.file)}",
+        *_data_lines(found),
+        "  # validation and test rows are split off by content; name files of your own with validation: and test:",
+        "goal:",
+        f"  metric: {metric}                  # {why}",
+        "  better_than_base_by: 0.05         # the verdict is decided on the lower end of the interval",
+        "method: lora                        # trains a small addition to the base; full trains everything",
+        "objective: sft                      # learn to give the answers of the rows",
+        "training: {}                        # planned from base, rows and machine; for example {epochs: 2}",
+    ]) + "\n"
+
+
+def _data_lines(found: Guess) -> list[str]:
+    if found.prompt and found.answer:
+        lines = ["  # {column} stands for the row's value. A guess: say here what you would ask a person.",
+                 f"  prompt: {quoted(found.prompt)}", f"  answer: {quoted(found.answer)}"]
+    else:
+        lines = [f"  # {_one_line(found.sentence)}"]
+    if found.labels:
+        lines.append(f"  # answers are one of {len(found.labels)} labels: {_one_line(_some(found.labels))}")
+    if found.empty:
+        lines.append(f"  drop_empty: true                  # {len(found.empty)} rows have no answer, the first at line "
+                     f"{found.empty[0]}")
+    return lines
+
+
+def _some(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:SHOWN_LABELS]) + (", …" if len(labels) > SHOWN_LABELS else "")
+
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+
+
+def quoted(text: str) -> str:
+    """A YAML scalar in double quotes: JSON's, with what YAML calls unprintable written as escapes too."""
+    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(text, ensure_ascii=False))
+
+
+def _one_line(text: str) -> str:
+    """Text that is safe in a YAML comment."""
+    return _UNPRINTABLE.sub(" ", text)

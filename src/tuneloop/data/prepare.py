@@ -1,0 +1,183 @@
+"""From files to rows that can be trusted: read, recognised, cleaned, rendered, split; or refused, with every reason."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuneloop.data import task as tasks
+from tuneloop.data.clean import conflicts, drop_duplicates
+from tuneloop.data.flaws import RowError, flaw_errors
+from tuneloop.data.read import Table, read
+from tuneloop.data.recognise import Recognised, recognise
+from tuneloop.data.render import RenderProblem, render
+from tuneloop.data.report import DataReport, FileReport, Found, label_counts, token_report
+from tuneloop.data.spec import DataSpec
+from tuneloop.data.split import draw, split, without_leaks
+from tuneloop.errors import UserError, raise_all
+from tuneloop.types import Conversation, Origin, Rendered
+
+if TYPE_CHECKING:
+    from tuneloop.models.tokenizer import ChatTokenizer
+
+FEWEST_ROWS = 10
+SHOWN_LONG_ROWS = 5
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a run. `tokens[part][i]` belongs to row i of that part."""
+
+    train: list[Conversation]
+    validation: list[Conversation]
+    test: list[Conversation]
+    tokens: dict[str, list[Rendered]]
+    task: tasks.Task
+    labels: list[str]           # sorted; empty for open answers
+    report: DataReport
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """sha256 of the contents of each part, whatever the order of its rows."""
+        return {part: _digest(getattr(self, part)) for part in PARTS}
+
+
+def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tokens: int | None, seed: int) -> Rows:
+    """All rows that the recipe names, checked, split and rendered. Relative paths count from `root`.
+
+    `max_length_tokens` is what the base or the plan allows; the recipe's own limit may only be lower. Raises UserError
+    with all problems of all files at once.
+    """
+    files = _load(spec, root)
+    task = tasks.decide([row for _, found in files.values() for row in found.conversations], spec.answers)
+    removed: dict[str, list[Origin]] = {"empty": [o for _, found in files.values() for o in found.dropped]}
+    rows = _without_repeats(files, task, removed)
+    limit = min((n for n in (max_length_tokens, spec.max_length_tokens) if n is not None), default=None)
+    tokens = _render(list(chain(*rows.values())), tokenizer)
+    removed["over_length"] = _too_long(tokens, limit, drop=spec.over_length == "drop")
+    rows = {part: [row for row in kept if row in tokens] for part, kept in rows.items()}
+    _check_enough(rows, removed)
+
+    kept = _split(spec, rows, seed, task)
+    if spec.max_train_rows is not None:
+        drawn = draw(kept["train"], spec.max_train_rows, seed=seed, labels=task == "labels")
+        removed["not_drawn"] = [row.origin for row in kept["train"] if row not in drawn]
+        kept["train"] = [row for row in kept["train"] if row in drawn]
+    rendered = {part: [tokens[row] for row in kept[part]] for part in PARTS}
+    return Rows(**kept, tokens=rendered, task=task, report=_report(files, removed, kept, rendered, task),
+                labels=sorted(label_counts(chain(*kept.values()))) if task == "labels" else [])
+
+
+Files = dict[str, tuple[Table, Recognised]]     # by part
+Kept = dict[str, list[Conversation]]            # by part
+
+
+def _load(spec: DataSpec, root: Path) -> Files:
+    files: Files = {}
+    problems = []
+    for part in PARTS:
+        name: str | None = getattr(spec, part)
+        if name is None:
+            continue
+        try:
+            table = read(root / Path(name).expanduser(), name)
+            files[part] = table, recognise(table, prompt=spec.prompt, answer=spec.answer, system=spec.system,
+                                           drop_empty=spec.drop_empty)
+        except UserError as error:
+            problems.append(error)
+    raise_all(problems)
+    return files
+
+
+def _without_repeats(files: Files, task: tasks.Task, removed: dict[str, list[Origin]]) -> Kept:
+    """The rows of each file without exact duplicates and without what a file with a later purpose asks too."""
+    rows: Kept = {}
+    removed |= {"duplicates": [], "leaks": []}
+    for part in reversed(files):
+        found = files[part][1].conversations
+        kept, duplicates = drop_duplicates(tasks.with_clean_labels(found) if task == "labels" else found)
+        kept, leaks = without_leaks(kept, list(chain(*rows.values())))
+        removed["duplicates"] += duplicates
+        removed["leaks"] += [row.origin for row in leaks]
+        if leaks and not kept:
+            raise UserError(f"Every prompt of {files[part][0].file} (data.{part}) is also in the rows held out.",
+                            wanted="different rows in the files of train, validation and test")
+        rows[part] = kept
+    return rows
+
+
+def _render(rows: Sequence[Conversation], tokenizer: ChatTokenizer) -> dict[Conversation, Rendered]:
+    rendered = render(rows, tokenizer)
+    raise_all(flaw_errors([(problem.origin, RowError(problem.message, "Such a row cannot be trained on; remove it, or"))
+                           for problem in rendered if isinstance(problem, RenderProblem)]))
+    return {row: tokens for row, tokens in zip(rows, rendered, strict=True) if isinstance(tokens, Rendered)}
+
+
+def _too_long(tokens: dict[Conversation, Rendered], limit: int | None, *, drop: bool) -> list[Origin]:
+    """Take rows longer than `limit` out of `tokens`, or raise UserError that names them: an answer is never cut."""
+    long = [] if limit is None else [(row, len(t)) for row, t in tokens.items() if len(t) > limit]
+    if long and not drop:
+        first = ", ".join(f"{row.origin} ({n:,} tokens)" for row, n in long[:SHOWN_LONG_ROWS])
+        more = ", …" if len(long) > SHOWN_LONG_ROWS else ""
+        count = "1 row is" if len(long) == 1 else f"{len(long):,} rows are"
+        raise UserError(f"{count} longer than {limit:,} tokens: {first}{more}.",
+                        wanted="rows that fit whole, since an answer is never cut",
+                        fix="shorten them, raise data.max_length_tokens if the base allows it, or leave them out with "
+                            "data.over_length=drop")
+    for row, _ in long:
+        del tokens[row]
+    return [row.origin for row, _ in long]
+
+
+def _check_enough(rows: Kept, removed: dict[str, list[Origin]]) -> None:
+    for part, kept in rows.items():
+        if not kept:
+            raise UserError(f"No usable row is left in data.{part}.", wanted=f"at least {FEWEST_ROWS} rows in all")
+    count = sum(map(len, rows.values()))
+    if count < FEWEST_ROWS:
+        gone = ", ".join(f"{len(origins)} {why.replace('_', '-')}" for why, origins in removed.items() if origins)
+        raise UserError(f"There are only {count} usable rows{f' (removed: {gone})' if gone else ''}.",
+                        wanted=f"at least {FEWEST_ROWS}; a few hundred for a result that can be trusted")
+
+
+def _split(spec: DataSpec, rows: Kept, seed: int, task: tasks.Task) -> Kept:
+    """Whatever has no file of its own is split off from train."""
+    parts = split(rows["train"], 0 if spec.validation else spec.split.validation, 0 if spec.test else spec.split.test,
+                  seed=seed, labels=task == "labels")
+    return {"train": parts.train, "validation": rows.get("validation", parts.validation),
+            "test": rows.get("test", parts.test)}
+
+
+def _report(files: Files, removed: dict[str, list[Origin]], kept: Kept, rendered: dict[str, list[Rendered]],
+            task: tasks.Task) -> DataReport:
+    everything = list(chain(*kept.values()))
+    is_labels = task == "labels"
+    return DataReport(
+        files=[FileReport(part, table.file, table.kind, len(table.rows), found.sentence, table.notes)
+               for part, (table, found) in files.items()],
+        removed={why: Found.at(origins) for why, origins in removed.items()},
+        conflicts=Found.at([group[0] for group in conflicts(everything)]),
+        split={part: len(kept[part]) for part in PARTS},
+        task=task,
+        labels={part: label_counts(kept[part]) for part in PARTS} if is_labels else {},
+        warnings=[*tasks.spelling_warnings(everything), *_unseen_labels(kept)] if is_labels else [],
+        **token_report(list(chain(*rendered.values()))),
+    )
+
+
+def _unseen_labels(kept: Kept) -> list[str]:
+    known = label_counts(kept["train"])
+    unseen = {label: part for part in PARTS for label in label_counts(kept[part]) if label not in known}
+    return [f'the label "{label}" occurs in {part} and never in train, so it cannot be learned'
+            for label, part in unseen.items()]
+
+
+def _digest(rows: Sequence[Conversation]) -> str:
+    said = sorted(json.dumps([[m.role, m.content, m.train] for m in row.messages], ensure_ascii=False) for row in rows)
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()

@@ -1,0 +1,51 @@
+"""Whether answers are labels from a small set or open text, and what is odd about the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from tuneloop.data.flaws import listed
+from tuneloop.data.template import are_labels
+from tuneloop.errors import UserError
+from tuneloop.types import Conversation
+
+Task = Literal["labels", "open"]
+
+
+def decide(rows: Sequence[Conversation], asked: Literal["auto", "labels", "open"]) -> Task:
+    """The task as asked for, or found from the answers. Raises UserError when every answer is the same."""
+    answers = [row.answer.strip() for row in rows]
+    if len(set(answers)) == 1:
+        raise UserError(f"{rows[0].origin.file}: every answer is {answers[0][:60]!r}: nothing to learn and nothing to "
+                        "tell apart.", wanted="at least two different answers",
+                        fix="look at the answer column or the template data.answer")
+    if asked != "auto":
+        return asked
+    return "labels" if are_labels(answers) and all(_answers_once(row) for row in rows) else "open"
+
+
+def _answers_once(row: Conversation) -> bool:
+    """Earlier assistant turns without loss are examples in the prompt, not answers."""
+    return not any(m.role == "assistant" and m.train for m in row.prompt)
+
+
+def with_clean_labels(rows: Sequence[Conversation]) -> list[Conversation]:
+    """The rows with the spaces around their answers taken off: `positive ` and `positive` are one label."""
+    return [row if (label := row.answer.strip()) == row.answer else
+            replace(row, messages=(*row.prompt, replace(row.messages[-1], content=label))) for row in rows]
+
+
+def spelling_warnings(rows: Sequence[Conversation]) -> list[str]:
+    """Labels that differ only in case or spaces, with the lines of the rarer spellings."""
+    lines: dict[str, dict[str, list[int]]] = {}
+    for row in rows:
+        spellings = lines.setdefault("".join(row.answer.casefold().split()), {})
+        spellings.setdefault(row.answer, []).append(row.origin.line)
+    warnings = []
+    for spellings in lines.values():
+        usual, *others = sorted(spellings, key=lambda s: (-len(spellings[s]), s))
+        warnings += [f'the label "{other}" (line {listed(spellings[other])}) differs from "{usual}" only in case or '
+                     "spaces; they count as two labels" for other in others]
+    return warnings

@@ -1,0 +1,84 @@
+"""What a model answers on held-out rows: labels by constrained choice, open answers by generation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tuneloop.compute.model import ForestModel
+from tuneloop.data.render import RenderProblem, render
+from tuneloop.inference.generate import generate
+from tuneloop.inference.score import score
+from tuneloop.models.tokenizer import ChatTokenizer
+from tuneloop.types import Answers, Conversation, Ints, Message, Rendered, Sampling
+
+Progress = Callable[[int], None]
+
+
+def choose_labels(name: str, model: ForestModel, rows: Sequence[Rendered], references: Sequence[str],
+                  labels: Sequence[str], tokenizer: ChatTokenizer, *, token_budget: int, share: bool,
+                  progress: Progress | None = None) -> Answers:
+    """The most likely label after each prompt, by the sum of its tokens' log-probs.
+
+    The end of the turn is counted only where one label is the beginning of another: a base that would go on after the
+    right word is not marked wrong for it.
+    """
+    endings = [_label_ids(label, tokenizer) for label in labels]
+    prompts = [row.ids[:len(row) - _answer_length(row)] for row in rows]
+    samples = [_choice(prompt, ending) for prompt in prompts for ending in endings]
+    groups = [row for row in range(len(rows)) for _ in labels]
+    scored = score(model, samples, token_budget=token_budget, share=share, groups=groups,
+                   progress=None if progress is None else lambda done: progress(done // len(labels)))
+    counted = scored.total if _nested(endings) else scored.without_end
+    chosen = counted.reshape(len(rows), len(labels)).argmax(1)
+    right = np.array([list(labels).index(r) for r in references])
+    total = scored.total.reshape(len(rows), len(labels))
+    return Answers(name, [labels[i] for i in chosen], nll=(-total[np.arange(len(rows)), right]).tolist(),
+                   tokens=[len(endings[i]) for i in right])
+
+
+def write_answers(name: str, model: ForestModel, rows: Sequence[Rendered], conversations: Sequence[Conversation],
+                  tokenizer: ChatTokenizer, sampling: Sampling, *, token_budget: int, share: bool,
+                  progress: Progress | None = None) -> Answers:
+    """A generated answer to each prompt, and how likely the reference was."""
+    completions = generate(model.model, tokenizer, [c.prompt for c in conversations], sampling, progress=progress)
+    last = [_last_answer_alone(row) for row in rows]
+    scored = score(model, last, token_budget=token_budget, share=share)
+    return Answers(name, [c.text for c in completions], nll=(-scored.total).tolist(),
+                   tokens=[row.supervised for row in last], stopped=[c.stopped for c in completions])
+
+
+def _choice(prompt: Ints, ending: Ints) -> Rendered:
+    weights = np.concatenate([np.zeros(len(prompt), np.float32), np.ones(len(ending), np.float32)])
+    return Rendered(np.concatenate([prompt, ending]), weights)
+
+
+def _label_ids(label: str, tokenizer: ChatTokenizer) -> Ints:
+    """Tokens of an answer that is `label`, with its end of turn, as training sees them."""
+    from tuneloop.types import Origin
+
+    probe = Conversation((Message("user", "QUESTION"), Message("assistant", label)), Origin("", 0))
+    rendered = render([probe], tokenizer)[0]
+    if isinstance(rendered, RenderProblem):
+        raise RuntimeError(f"the label {label!r} cannot be rendered: {rendered.message}")
+    return rendered.ids[len(rendered) - _answer_length(rendered):]
+
+
+def _answer_length(row: Rendered) -> int:
+    """Tokens of the last answer: the run of supervised tokens that ends the row."""
+    prompt = np.flatnonzero(row.weights == 0)
+    return len(row) - (int(prompt[-1]) + 1 if len(prompt) else 0)
+
+
+def _last_answer_alone(row: Rendered) -> Rendered:
+    weights = np.zeros_like(row.weights)
+    weights[len(row) - _answer_length(row):] = 1
+    return Rendered(row.ids, weights, row.origin)
+
+
+def _nested(endings: Sequence[Any]) -> bool:
+    """Whether one label's tokens, without the end of the turn, begin another's."""
+    bare = [tuple(e[:-1].tolist()) for e in endings]
+    return any(a != b and b[:len(a)] == a for a in bare for b in bare)

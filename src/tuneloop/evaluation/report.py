@@ -1,0 +1,294 @@
+"""The report and the model card, built from the run folder alone: what a stage did not write is left out.
+
+`view` turns the folder's files into what the page shows; `report.html.j2` draws it. Texts of rows and models are
+escaped by jinja's autoescape, and the page loads nothing from elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+from tuneloop.evaluation.charts import Axis, around, loss_chart
+from tuneloop.evaluation.text import duration, file_size, number, percent, perplexity, plain, points, words
+from tuneloop.grading.metrics import METRICS
+from tuneloop.record import RunFolder, write_atomic
+
+MODELS = {"base": "Base model", "tuned": "Tuned model", "rival": "TF-IDF rival"}
+METRIC_LABELS = {"accuracy": "Accuracy", "macro_f1": "Macro-F1", "rouge_l": "ROUGE-L", "exact_match": "Exact match",
+                 "perplexity": "Perplexity"}
+STAGES = ("data", "baseline", "training", "evaluation")
+
+_REPRODUCE = ("base", "method", "seeds", "data", "packing", "environment")
+_ANSWERS_SHOWN = 20
+_LABELS_IN_MATRIX = 12
+_MOST_CONFUSIONS = 20
+_WIDE_TABLE = 8         # columns
+
+
+def write_report(folder: RunFolder) -> Path:
+    """Write `report.html`, one self-contained page for someone who has never trained a model; return its path."""
+    path = folder.file("report.html")
+    write_atomic(path, _environment().get_template("report.html.j2").render(view(folder)))
+    return path
+
+
+def write_card(folder: RunFolder) -> Path:
+    """Write `README.md`, the model card with the front matter that model hubs read; return its path."""
+    record, certificate = _json(folder, "record.json"), _json(folder, "certificate.json")
+    base = record.get("base", {}).get("name", "unknown")
+    kind = _method(record)
+    front = {
+        "base_model": base,
+        "library_name": "transformers" if kind == "full" else "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["tuneloop", kind, str(record.get("recipe", {}).get("objective", "sft"))],
+    }
+    card = _environment().get_template("card.md.j2").render(
+        front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(),
+        run=record.get("run", folder.path.name), base=base, kind=kind, certificate=certificate, record=record,
+        table=_score_table(certificate))
+    path = folder.file("README.md")
+    write_atomic(path, card)
+    return path
+
+
+def view(folder: RunFolder) -> dict[str, Any]:
+    """Everything the page shows; a section whose file is missing is None or empty."""
+    certificate, record, plan = (_json(folder, name) for name in ("certificate.json", "record.json", "plan.json"))
+    metrics = folder.lines("metrics.jsonl")
+    predictions = folder.lines("evaluation", "predictions.jsonl")
+    labels = certificate.get("task") == "labels"
+    return {
+        "run": record.get("run", folder.path.name),
+        "facts": _facts(record, certificate),
+        "certificate": certificate,
+        "panels": _panels(certificate),
+        "table": _score_table(certificate),
+        "differences": certificate.get("differences", []),
+        "checks": [_check(check) for check in certificate.get("checks", [])],
+        "losses": loss_chart(metrics),
+        "training": record.get("training", {}),
+        "stages": _stages(record, plan),
+        "resources": _resources(record, plan, metrics),
+        "confusion": _confusion(predictions) if labels and predictions else None,
+        "answers": _answers(predictions, labels),
+        "predictions": len(predictions),
+        "wrong": _wrong(predictions) if labels else None,
+        "samples": _samples(folder.lines("samples.jsonl")),
+        "data": readable(_json(folder, "data", "report.json")),
+        "reproduce": readable({key: record[key] for key in _REPRODUCE if record.get(key)}),
+        "recipe": yaml.safe_dump(record["recipe"], sort_keys=False, allow_unicode=True) if record.get("recipe") else "",
+        "values": plan.get("values", {}),
+        "plan_notes": plan.get("notes", []),
+    }
+
+
+def _json(folder: RunFolder, *parts: str) -> dict[str, Any]:
+    return folder.read(*parts) if folder.has(*parts) else {}
+
+
+def _method(record: Mapping[str, Any]) -> str:
+    method = record.get("method", {})
+    return str(method.get("kind", "lora") if isinstance(method, Mapping) else method)
+
+
+@cache
+def _environment() -> Environment:
+    def source(name: str) -> str:
+        return resources.files("tuneloop.evaluation").joinpath(name).read_text(encoding="utf-8")
+
+    environment = Environment(loader=FunctionLoader(source), undefined=StrictUndefined, trim_blocks=True,
+                              lstrip_blocks=True, autoescape=lambda name: ".html" in str(name))
+    environment.filters |= {"percent": percent, "points": points, "plain": plain, "words": words, "number": number,
+                            "duration": duration, "file_size": file_size, "shape": shape, "columns": columns,
+                            "numeric": numeric, "perplexity": perplexity,
+                            "upper_first": lambda text: text[:1].upper() + text[1:],
+                            "without": lambda value, key: {k: v for k, v in value.items() if k != key}}
+    environment.globals |= {"model_names": MODELS, "metric_names": METRIC_LABELS}
+    return environment
+
+
+def readable(value: Any) -> Any:
+    """A JSON value as people read it: places as `file line n`, nothing that is empty, and wide tables on their side."""
+    if isinstance(value, Mapping):
+        if set(value) == {"file", "line"}:
+            return f"{value['file']} line {value['line']}"
+        found = {key: inner for key, inner in ((k, readable(v)) for k, v in value.items()) if inner not in ({}, [], "")}
+        wide = columns(list(found.values())) if shape(found) == "table" else []
+        if len(wide) > max(_WIDE_TABLE, len(found)):
+            return {column: {key: row[column] for key, row in found.items() if column in row} for column in wide}
+        return found
+    return [readable(v) for v in value] if isinstance(value, list) else value
+
+
+def shape(value: Any) -> str:
+    """How the page draws a JSON value: `text`, `list`, `table` (rows of one kind), `map`, or `items` (anything)."""
+    def flat(inner: Any) -> bool:
+        return not isinstance(inner, Mapping) and not (isinstance(inner, list) and not all(map(flat, inner)))
+
+    def is_table(rows: Sequence[Any]) -> bool:
+        return (len(rows) > 0 and all(isinstance(r, Mapping) and all(map(flat, r.values())) for r in rows)
+                and len(set.intersection(*(set(r) for r in rows))) > 0)
+
+    if isinstance(value, Mapping):
+        return "table" if len(value) > 1 and is_table(list(value.values())) else "map"
+    if isinstance(value, list):
+        return "list" if flat(value) else "table" if is_table(value) else "items"
+    return "text"
+
+
+def columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Every key of the rows of a table, in order of appearance."""
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def numeric(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
+    """Whether a column of a table holds numbers alone."""
+    return all(isinstance(row.get(column, 0), int | float) for row in rows)
+
+
+def _facts(record: Mapping[str, Any], certificate: Mapping[str, Any]) -> list[tuple[str, str]]:
+    base = record.get("base", {})
+    facts = [("Base model", str(base.get("name", ""))),
+             ("Method", _method(record) if record.get("method") else ""),
+             ("Test rows", number(certificate.get("test_rows")) if certificate else ""),
+             ("Trained for", duration(record.get("timings_seconds", {}).get("training")))]
+    return [(name, value) for name, value in facts if value]
+
+
+def _panels(certificate: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One chart per metric that lies in [0, 1]: a dot and a whisker per model, and the goal where one was set."""
+    axis = Axis(0, 1)
+    scores: Mapping[str, Any] = certificate.get("scores", {})
+    at_least = certificate.get("goal", {}).get("at_least")
+    return [{
+        "metric": metric,
+        "ticks": [(f"{value:.0%}", place) for value, place in axis.ticks(4)],
+        "goal": axis.at(at_least) if at_least is not None and metric == certificate.get("metric") else None,
+        "goal_text": "" if at_least is None else percent(at_least),
+        "rows": [{"model": model, **_whisker(axis, of[metric]), "text": percent(of[metric]["value"])}
+                 for model, of in scores.items() if metric in of],
+    } for metric in METRICS if any(metric in of for of in scores.values())]
+
+
+def _whisker(axis: Axis, interval: Mapping[str, float]) -> dict[str, float]:
+    return {end: axis.at(interval[end]) for end in ("value", "low", "high")}
+
+
+def _score_table(certificate: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row per metric and model, with the interval as text."""
+    def row(metric: str, model: str, at: Mapping[str, float]) -> dict[str, Any]:
+        say = perplexity if metric == "perplexity" else percent
+        return {"metric": metric, "model": model, "value": say(at["value"]),
+                "interval": f"{say(at['low'])} to {say(at['high'])}"}
+
+    scores = certificate.get("scores", {})
+    return [row(metric, model, scores[model][metric])
+            for metric in METRIC_LABELS for model in scores if metric in scores[model]]
+
+
+def _check(check: Mapping[str, Any]) -> dict[str, Any]:
+    """A bound with its interval on one axis: the verdict is whether the bar is clear of the line."""
+    axis = around([check["low"], check["high"], check["bound"]], room=0.2)
+    gain = " − " in check["what"]
+    say = points if gain else percent
+
+    def tick(value: float) -> str:
+        return (f"{100 * value:+.3g}" if value else "0") if gain else f"{100 * value:.3g}%"
+
+    metric = METRIC_LABELS.get(check["what"].split(" ")[0], check["what"].split(" ")[0])
+    title = (f"{metric} more than {100 * check['bound']:.1f} points above the base model's" if gain
+             else f"{metric} of at least {percent(check['bound'])}")
+    return dict(check) | {"title": title, "at": _whisker(axis, check), "bound_at": axis.at(check["bound"]),
+                          "ticks": [(tick(v), place) for v, place in axis.ticks(4)],
+                          "value_text": say(check["value"]), "bound_text": say(check["bound"]),
+                          "interval_text": f"{say(check['low'])} to {say(check['high'])}{' points' if gain else ''}"}
+
+
+def _stages(record: Mapping[str, Any], plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Seconds per stage, planned and measured, and each stage's share of the whole."""
+    took, planned = record.get("timings_seconds", {}), plan.get("seconds", {})
+    total = sum(took.values()) or 1.0
+    names = [*STAGES, *(name for name in took if name not in STAGES)]
+    return [{"stage": name, "seconds": took[name], "planned": planned.get(name), "share": 100 * took[name] / total}
+            for name in names if name in took]
+
+
+def _resources(record: Mapping[str, Any], plan: Mapping[str, Any],
+               metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """Name, value and a remark, for what is known."""
+    training = record.get("training", {})
+    speeds = [line["tokens_per_second"] for line in metrics if line.get("tokens_per_second")]
+    planned = plan.get("memory", {}).get("total_bytes")
+    trainable, of = record.get("trainable_parameters"), record.get("base", {}).get("parameters")
+    found = [
+        ("Whole run", duration(sum(record.get("timings_seconds", {}).values()) or None), ""),
+        ("Peak memory", file_size(training.get("peak_memory_bytes")),
+         f"planned {file_size(planned)}" if planned else ""),
+        ("Tokens trained on", number(training.get("tokens")), ""),
+        ("Speed", f"{number(round(median(speeds)))} tokens/s" if speeds else "", "median of the steps"),
+        ("Optimizer steps", number(training.get("steps")), "stopped early" if training.get("stopped_early") else ""),
+        ("Trained parameters", number(trainable), f"{trainable / of:.2%} of the base" if trainable and of else ""),
+    ]
+    return [entry for entry in found if entry[1]]
+
+
+def _confusion(predictions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Matrices of reference against answer for few labels; for many, what tuned confuses most."""
+    models = [m for m in ("base", "tuned") if m in predictions[0]["answers"]]
+    counts = {m: Counter((p["reference"].strip(), p["answers"][m].strip()) for p in predictions) for m in models}
+    labels = sorted({label for count in counts.values() for pair in count for label in pair})
+    if len(labels) > _LABELS_IN_MATRIX:
+        wrong = Counter({pair: n for pair, n in counts[models[-1]].items() if pair[0] != pair[1]})
+        return {"labels": labels, "models": models, "matrices": None,
+                "top": [{"reference": r, "answer": a, "counts": [counts[m][r, a] for m in models]}
+                        for (r, a), _ in wrong.most_common(_MOST_CONFUSIONS)]}
+    totals = Counter(p["reference"].strip() for p in predictions)
+    return {"labels": labels, "models": models, "top": None, "matrices": {
+        m: [{"label": r, "cells": [{"count": counts[m][r, a], "right": r == a,
+                                    "share": round(100 * counts[m][r, a] / max(1, totals[r]))} for a in labels]}
+            for r in labels] for m in models}}
+
+
+def _answers(predictions: Sequence[Mapping[str, Any]], labels: bool) -> list[dict[str, Any]]:
+    """The rows that tuned got most wrong come first; in equal measure, those that the base got right."""
+    metric = METRICS["accuracy" if labels else "rouge_l"]
+
+    def grade(row: Mapping[str, Any], model: str) -> float:
+        return metric.value([row["reference"]], [row["answers"].get(model, "")])
+
+    graded = [(grade(row, "tuned"), -grade(row, "base"), row) for row in predictions]
+    graded.sort(key=lambda entry: entry[:2])
+    return [{**row, "marks": {model: _mark(grade(row, model), labels) for model in row["answers"]}}
+            for _, _, row in graded[:_ANSWERS_SHOWN]]
+
+
+def _wrong(predictions: Sequence[Mapping[str, Any]]) -> int:
+    return sum(row["answers"].get("tuned", "").strip() != row["reference"].strip() for row in predictions)
+
+
+def _mark(score: float, labels: bool) -> dict[str, str]:
+    if labels:
+        return {"kind": "right", "text": "right"} if score else {"kind": "wrong", "text": "wrong"}
+    kind = "right" if score >= 0.99 else "wrong" if score < 0.5 else "part"
+    return {"kind": kind, "text": f"ROUGE-L {score:.2f}"}
+
+
+def _samples(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Answers on the fixed validation prompts, by prompt and step."""
+    prompts: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        entry = prompts.setdefault(line["prompt"], {"prompt": line["prompt"], "reference": line.get("reference", ""),
+                                                    "answers": {}})
+        entry["answers"][line["step"]] = re.sub(r"\s+\Z", "", line["answer"])
+    return list(prompts.values())

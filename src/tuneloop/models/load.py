@@ -1,0 +1,51 @@
+"""A base as a torch model: precision by hardware, memory checked before anything is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def device() -> torch.device:
+    """Where models run: CUDA, else Apple's GPU, else the CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def precision() -> torch.dtype:
+    """bf16 where the hardware multiplies it, else fp32: on a CPU without bf16 units it is eight times slower."""
+    import torch
+
+    where = device()
+    if where.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if where.type == "cpu" and torch.cpu._is_amx_tile_supported() else torch.float32
+
+
+def load_model(folder: Path, **options: Any) -> nn.Module:
+    """The causal language model in `folder`, frozen, in evaluation mode and with its own dropout off.
+
+    Bases with dropout in their configuration were pre-trained with it; when fine-tuning, dropout belongs to the method.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
+
+    config = AutoConfig.from_pretrained(folder)
+    for name in dropouts(config):
+        setattr(config, name, 0.0)
+    logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=options.pop("dtype", precision()), **options)
+    return cast("nn.Module", model.to(device()).requires_grad_(False).eval())
+
+
+def dropouts(config: Any) -> list[str]:
+    """Names of the dropout rates in a transformers config that are not zero."""
+    return [name for name, value in vars(config).items()
+            if (name.endswith(("_dropout", "_pdrop")) or name == "dropout") and isinstance(value, float) and value]

@@ -1,0 +1,130 @@
+"""A base's tokenizer and chat template, without torch: repaired where it is known to be broken, and said so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from tuneloop.errors import UserError
+from tuneloop.types import Message
+
+PLAIN_TEMPLATE = (
+    "{%- for message in messages -%}{{ message['content'] }}"
+    "{%- if message['role'] == 'assistant' -%}{{ eos_token }}{%- else -%}{{ '\n' }}{%- endif -%}{%- endfor -%}"
+)
+"""For bases without a template: each turn on its own line, the answer closed by the end-of-text token."""
+
+LONGEST_BELIEVABLE = 10_000_000     # model_max_length is 1e30 where nobody set it
+PROBE = (Message("user", "QUESTION"), Message("assistant", "ANSWER"))
+
+
+class ChatTokenizer:
+    """Text in, ids out, with the base's own chat template. `notes` says what was repaired.
+
+    `end_of_turn` is the text that closes an answer, the special token that stops generation included.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoTokenizer
+
+        try:
+            self.inner: Any = AutoTokenizer.from_pretrained(folder)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"The tokenizer in {folder} cannot be loaded: {error}",
+                            wanted="tokenizer.json and tokenizer_config.json of the base") from error
+        self.notes: list[str] = []
+        self.max_length = self._believable_length(folder)
+        self._ensure_template()
+        self.end_of_turn = self._find_end_of_turn()
+        self.end_of_turn_id: int = self.inner.convert_tokens_to_ids(self._stop_token)
+        self._separate_padding()
+
+    @property
+    def pad_id(self) -> int:
+        return cast(int, self.inner.pad_token_id)
+
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """The text after which the model is to answer."""
+        return self._apply(messages, add_generation_prompt=True)
+
+    def full_text(self, messages: Sequence[Message]) -> str:
+        """The whole conversation, every turn closed."""
+        text = self._apply(messages, add_generation_prompt=False)
+        if self._closes_turns or messages[-1].role != "assistant":
+            return text
+        return text + self.end_of_turn
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts that already hold their special tokens."""
+        if not texts:
+            return []
+        return cast("list[list[int]]", self.inner(list(texts), add_special_tokens=False)["input_ids"])
+
+    def decode(self, ids: Sequence[int], *, special: bool = True) -> str:
+        """Text of ids, by default with special tokens written out."""
+        return cast(str, self.inner.decode(ids, skip_special_tokens=not special, clean_up_tokenization_spaces=False))
+
+    def save(self, folder: Path) -> None:
+        """Write the repaired tokenizer, so that whoever loads the result stops where we stop."""
+        self.inner.save_pretrained(folder)
+
+    def _apply(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+        turns = [{"role": m.role, "content": m.content} for m in messages]
+        return cast(str, self.inner.apply_chat_template(turns, tokenize=False,
+                                                        add_generation_prompt=add_generation_prompt))
+
+    def _believable_length(self, folder: Path) -> int:
+        length = int(self.inner.model_max_length)
+        if length < LONGEST_BELIEVABLE:
+            return length
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            config = {}
+        known = int(config.get("max_position_embeddings") or config.get("n_positions") or 2048)
+        self.inner.model_max_length = known
+        self.notes.append(f"the tokenizer named no maximum length; set to the base's {known} positions")
+        return known
+
+    def _ensure_template(self) -> None:
+        if self.inner.chat_template:
+            return
+        adds_bos = self.inner.bos_token and self.inner("a")["input_ids"][:1] == [self.inner.bos_token_id]
+        self.inner.chat_template = ("{{ bos_token }}" if adds_bos else "") + PLAIN_TEMPLATE
+        self.notes.append("the base has no chat template; turns are put on lines of their own")
+
+    def _find_end_of_turn(self) -> str:
+        text = self._apply(PROBE, add_generation_prompt=False)
+        after = text[text.rindex(PROBE[-1].content) + len(PROBE[-1].content):]
+        specials = {t.content for t in self.inner.added_tokens_decoder.values() if t.special} | set(
+            self.inner.all_special_tokens)
+        found = [(after.index(token), -len(token), token) for token in specials if token and token in after]
+        self._closes_turns = bool(found)
+        if found:
+            at, _, token = min(found)
+            self._stop_token = token
+            return after[: at + len(token)]
+        if not self.inner.eos_token:
+            raise UserError("The base's chat template ends no turn and its tokenizer names no end-of-text token.",
+                            fix="a model trained so would never stop; choose another base")
+        self.notes.append(f"the chat template does not close the answer; closed with {self.inner.eos_token}")
+        self._stop_token = self.inner.eos_token
+        return cast(str, self.inner.eos_token)
+
+    def _separate_padding(self) -> None:
+        """Padding must not be the stop token: whoever masks padding by its id would train a model that never stops."""
+        stops = {self.end_of_turn_id, self.inner.eos_token_id}
+        if self.inner.pad_token_id is not None and self.inner.pad_token_id not in stops:
+            return
+        named = [t.content for t in self.inner.added_tokens_decoder.values() if t.special]
+        choices = [t for t in named if "pad" in t.lower()] + [self.inner.unk_token, "<|endoftext|>"]
+        usable = [t for t in choices if t and t in self.inner.get_vocab()
+                  and self.inner.convert_tokens_to_ids(t) not in stops]
+        if usable:
+            self.notes.append(f"padding was {self.inner.pad_token or 'unset'}, the same as the end of a turn; "
+                              f"now {usable[0]}")
+            self.inner.pad_token = usable[0]
+        elif self.inner.pad_token is None:
+            self.inner.pad_token = self.inner.eos_token

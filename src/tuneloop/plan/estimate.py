@@ -1,0 +1,66 @@
+"""Memory and time by arithmetic. L layers, d hidden, f feed-forward, V vocabulary, T tokens computed at once.
+
+Saved activations per token and layer, fp32 and without checkpointing: 4 f + 7 d floats (a fit to Llama-like blocks of
+transformers with PEFT inside). FLOPs per token: 2 per multiply-add and weight, forward; the same again for the gradient to
+the activations, and once more for the gradient to the weights where those train (Kaplan et al. 2020, arXiv 2001.08361).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tuneloop.methods.base import MethodMemory
+from tuneloop.models.shape import Shape
+
+RUNTIME_BYTES = 600 * 2**20     # Python, torch and its buffers, before any weight
+EFFICIENCY = 0.5                # share of the measured matrix rate that a whole step reaches
+ADAM_BYTES = 12                 # gradient and two moments per trainable parameter, fp32
+HEAD_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes at the peak of a training step, by part."""
+
+    runtime: int
+    weights: int
+    trainable: int
+    activations: int
+    head: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.runtime + self.weights + self.trainable + self.activations + self.head
+
+
+def activation_bytes_per_token(shape: Shape) -> int:
+    """Bytes kept for the backward per token, over all layers."""
+    return 4 * shape.layers * (4 * shape.intermediate + 7 * shape.hidden)
+
+
+def training_memory(shape: Shape, method: MethodMemory, tokens: int, weight_bytes: int = 4) -> Memory:
+    """Peak of one training step over `tokens` unique tokens."""
+    added = 0 if not method.frozen_head else 4 * method.trainable_parameters
+    return Memory(RUNTIME_BYTES, weight_bytes * shape.parameters, added + ADAM_BYTES * method.trainable_parameters,
+                  tokens * activation_bytes_per_token(shape), 3 * 4 * HEAD_CHUNK * shape.vocab)
+
+
+def token_budget(shape: Shape, method: MethodMemory, memory_bytes: int, longest: int) -> int:
+    """Most tokens computed at once within `memory_bytes`, a power of two between 512 and 8192 or the longest row."""
+    fixed = training_memory(shape, method, 0).total_bytes
+    fits = max(0, memory_bytes - fixed) // activation_bytes_per_token(shape)
+    budget = 512
+    while budget * 2 <= min(fits, 8192):
+        budget *= 2
+    return max(budget, longest)
+
+
+def forward_flops(shape: Shape, tokens: float, heads: float) -> float:
+    """A forward over `tokens` unique tokens, with the head at `heads` positions."""
+    linear = sum(i * o * n for _, i, o, n in shape.linear_shapes())
+    return 2 * linear * tokens + 2 * shape.hidden * shape.vocab * heads
+
+
+def training_flops(shape: Shape, method: MethodMemory, tokens: float, heads: float) -> float:
+    """Forward and backward over `tokens` unique tokens."""
+    return forward_flops(shape, tokens, heads) * (2 if method.frozen_head else 3)

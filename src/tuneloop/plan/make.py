@@ -1,0 +1,137 @@
+"""The plan: every hyperparameter with its origin and reason, the memory and the time, before anything is spent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tuneloop.compute.packing import build_forest
+from tuneloop.errors import UserError
+from tuneloop.methods.base import MethodSpec
+from tuneloop.models.shape import Shape
+from tuneloop.plan import estimate
+from tuneloop.plan.hardware import Hardware
+from tuneloop.record import Value
+from tuneloop.plan.spec import TrainingSpec
+from tuneloop.types import Rendered
+
+GIB = 2**30
+SAMPLE_STEPS = 8        # optimizer steps packed to learn how much is shared
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done. `values` maps recipe keys to resolved values; the rest is expectation."""
+
+    values: dict[str, Value]
+    memory: estimate.Memory
+    available_bytes: int
+    steps: int
+    sharing: float                      # logical over unique tokens
+    seconds: dict[str, float]           # stage -> expected seconds
+    notes: list[str] = field(default_factory=list)
+
+    def __getitem__(self, key: str) -> Any:
+        return self.values[key].value
+
+    def to_json(self) -> dict[str, Any]:
+        return {"values": {k: v.to_json() for k, v in self.values.items()},
+                "memory": {"total_bytes": self.memory.total_bytes, "available_bytes": self.available_bytes,
+                           "parts": asdict(self.memory)},
+                "steps": self.steps, "sharing": round(self.sharing, 3), "seconds": self.seconds, "notes": self.notes}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What the plan needs to know about the rows."""
+
+    train: Sequence[Rendered]
+    validation: Sequence[Rendered]
+    test: Sequence[Rendered]
+    choices: int                # answers scored per test row; 0 where answers are generated
+    max_new_tokens: int
+
+
+def check_fits(shape: Shape, hardware: Hardware, base: str) -> None:
+    """Refuse a base whose weights alone do not fit, before anything is loaded."""
+    needed = estimate.RUNTIME_BYTES + 4 * shape.parameters
+    if needed > hardware.available_bytes:
+        raise UserError(f"{base} does not fit in memory: its {shape.parameters / 1e6:,.0f}M parameters need "
+                        f"{needed / GIB:.1f} GiB, and {hardware.available_bytes / GIB:.1f} GiB are free.",
+                        fix="choose a smaller base (`tuneloop models`), or free memory")
+
+
+def make(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Workload, hardware: Hardware) -> Plan:
+    """Resolve what the recipe left open. A value that the recipe gives is never changed."""
+    cost = method.memory(shape)
+    values = _resolve(training, method, shape, work, hardware)
+    batch, budget = values["training.batch_size"].value, values["training.token_budget"].value
+    steps = math.ceil(values["training.epochs"].value * len(work.train) / batch)
+    if training.max_steps is not None:
+        steps = min(steps, training.max_steps)
+    looks = values.setdefault("training.evaluate_every", Value(max(1, round(steps / 6)), "planned",
+                                                               "about six looks at the validation loss"))
+    values.setdefault("training.checkpoint_every", Value(looks.value, "planned", "with every look at the validation loss"))
+    unique, logical = _tokens_per_step(work.train, batch)
+    largest = int(min(budget, max(unique, max(len(r) for r in work.train))))
+    memory = estimate.training_memory(shape, cost, largest)
+    notes = []
+    if memory.total_bytes > hardware.available_bytes:
+        notes.append(f"the peak of about {memory.total_bytes / GIB:.1f} GiB is more than the "
+                     f"{hardware.available_bytes / GIB:.1f} GiB that are free: use method: lora, or a smaller base")
+    return Plan(values, memory, hardware.available_bytes, steps, logical / unique,
+                _seconds(shape, cost, work, hardware, steps, unique, looks.value), notes)
+
+
+def _resolve(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Workload,
+             hardware: Hardware) -> dict[str, Value]:
+    rows, longest = len(work.train), max(len(r) for r in work.train)
+    rate, why = method.learning_rate(shape.parameters)
+    epochs = 3.0 if rows < 5_000 else 2.0 if rows < 50_000 else 1.0
+    batch = 16 if rows >= 160 else 8 if rows >= 64 else 4
+    budget = estimate.token_budget(shape, method.memory(shape), int(0.7 * hardware.available_bytes), longest)
+    planned = {
+        "learning_rate": (rate, why),
+        "epochs": (epochs, f"{rows} training rows: the fewer, the more passes, and early stopping ends them"),
+        "batch_size": (batch, f"{rows} training rows: at least ten optimizer steps a pass where possible"),
+        "token_budget": (budget, "what fits in 70 % of the free memory, at most 8192 tokens at once"),
+    }
+    values = {}
+    for name, value in training:
+        if value is not None:
+            values[f"training.{name}"] = Value(value, "given" if name in training.model_fields_set else "default")
+        elif name in planned:
+            values[f"training.{name}"] = Value(planned[name][0], "planned", planned[name][1])
+    return values
+
+
+def _tokens_per_step(train: Sequence[Rendered], batch: int) -> tuple[float, float]:
+    """Unique and logical tokens of an optimizer step, from a few that are really packed."""
+    order = np.random.default_rng(0).permutation(len(train))
+    packed = [build_forest([train[i] for i in order[low:low + batch]])
+              for low in range(0, min(len(train), SAMPLE_STEPS * batch), batch)]
+    return (float(np.mean([f.unique_tokens for f in packed])), float(np.mean([f.logical_tokens for f in packed])))
+
+
+def _seconds(shape: Shape, cost: Any, work: Workload, hardware: Hardware, steps: int, unique: float,
+             every: int) -> dict[str, float]:
+    rate = hardware.flops_per_second * estimate.EFFICIENCY
+
+    def forward(rows: Sequence[Rendered], choices: int) -> float:
+        if not rows:
+            return 0.0
+        per_row = _tokens_per_step(rows, 32)[0] / min(32, len(rows)) + 3 * max(0, choices - 1)
+        return estimate.forward_flops(shape, per_row * len(rows), 2 * max(1, choices) * len(rows)) / rate
+
+    supervised = float(np.mean([r.supervised for r in work.train]))
+    evaluation = forward(work.test, work.choices)
+    if not work.choices:        # generation reads all weights for every token, in batches of about 16
+        answer = min(work.max_new_tokens, 2 * supervised)
+        evaluation += estimate.forward_flops(shape, 4, 4) * answer * len(work.test) / 16 / rate * 4
+    training = steps * estimate.training_flops(shape, cost, unique, supervised * unique / 64) / rate
+    looks = max(1, steps // every) * forward(work.validation, 1)
+    return {"baseline": round(evaluation, 1), "training": round(training + looks, 1), "evaluation": round(evaluation, 1)}

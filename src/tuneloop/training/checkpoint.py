@@ -1,0 +1,133 @@
+"""Checkpoints: atomic, complete, at optimizer-step boundaries. A new one is whole before the last one goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuneloop.errors import TrainingFailed
+
+
+@dataclass
+class Progress:
+    """What the loop must remember to go on as if it had never stopped."""
+
+    step: int = 0                           # optimizer steps done
+    tokens: int = 0                         # unique tokens computed so far
+    best_step: int | None = None
+    best_loss: float | None = None          # validation loss at `best_step`
+    stale_looks: int = 0                    # looks at the validation loss since the best
+    stopped_early: bool = False
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+
+
+def trainable(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters that train, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
+    """Write `step-N`, then remove the checkpoints before it."""
+    def write(into: Path) -> None:
+        torch.save({"parameters": {k: v.detach().cpu() for k, v in trainable(model).items()},
+                    "optimizer": optimizer.state_dict(), "rng": _rng_state()}, into / "state.pt")
+        (into / "progress.json").write_text(json.dumps(asdict(progress), indent=2), encoding="utf-8")
+
+    final = folder / f"step-{progress.step}"
+    publish(final, write)
+    for older in _steps(folder):
+        if older != final:
+            shutil.rmtree(older)
+    return final
+
+
+def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
+    """Continue from the newest checkpoint in `folder`, or None if there is none."""
+    found = _steps(folder)
+    if not found:
+        return None
+    state = torch.load(found[-1] / "state.pt", map_location="cpu", weights_only=True)
+    put(model, state["parameters"])
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["rng"]["cpu"])
+    if state["rng"]["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["rng"]["cuda"])
+    return Progress(**json.loads((found[-1] / "progress.json").read_text(encoding="utf-8")))
+
+
+def save_best(folder: Path, model: nn.Module, step: int) -> None:
+    """Write `best-N`, the parameters alone, then remove the best before it."""
+    from safetensors.torch import save_file
+
+    final = folder / f"best-{step}"
+    publish(final, lambda into: save_file({k: v.detach().cpu().contiguous() for k, v in trainable(model).items()},
+                                          into / "parameters.safetensors"))
+    for older in folder.glob("best-*"):
+        if older != final:
+            shutil.rmtree(older)
+
+
+def load_best(folder: Path, model: nn.Module, step: int) -> None:
+    """Put the best parameters back."""
+    from safetensors.torch import load_file
+
+    put(model, load_file(folder / f"best-{step}" / "parameters.safetensors"))
+
+
+@torch.no_grad()
+def put(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Copy `values` into the parameters that train; both must have the same names."""
+    parameters = trainable(model)
+    if parameters.keys() != values.keys():
+        raise TrainingFailed("The checkpoint holds other parameters than the recipe trains.",
+                             fix="a run is resumed with its own recipe only")
+    for name, parameter in parameters.items():
+        parameter.copy_(values[name])
+
+
+def publish(final: Path, write: Callable[[Path], None]) -> None:
+    """Fill a folder beside `final` and rename it into place, so that `final` is never half-written.
+
+    A full disk (or any other refusal of the file system) leaves what was there before and is told as such.
+    """
+    partial = final.with_name(f".{final.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        write(partial)
+        _sync(partial)
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(partial, final)
+    except (OSError, RuntimeError) as error:        # torch and safetensors wrap a failed write in a RuntimeError
+        shutil.rmtree(partial, ignore_errors=True)
+        kept = ", ".join(sorted(p.name for p in final.parent.glob("[!.]*"))) or "none"
+        raise TrainingFailed(f"{final} could not be written: {error}. Kept from before: {kept}.",
+                             fix="free disk space, then continue with `tuneloop run --resume RUN`") from error
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb+") as file:
+                os.fsync(file.fileno())
+
+
+def _steps(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    found = [p for p in folder.glob("step-*") if re.fullmatch(r"step-\d+", p.name)]
+    return sorted(found, key=lambda p: int(p.name.removeprefix("step-")))
+
+
+def _rng_state() -> dict[str, Any]:
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}

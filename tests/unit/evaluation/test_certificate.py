@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from tuneloop.errors import UserError
+from tuneloop.evaluation.certificate import certify, exit_code
+from tuneloop.evaluation.goal import Goal
+from tuneloop.types import Answers
+
+ROWS = 400
+REFERENCES = ["yes", "no"] * (ROWS // 2)
+
+
+def right(name: str, share: float, *, nll: float | None = None) -> Answers:
+    """Answers of which the first `share` are right."""
+    texts = [r if i < share * ROWS else {"yes": "no", "no": "yes"}[r] for i, r in enumerate(REFERENCES)]
+    return Answers(name, texts, *(() if nll is None else ([nll] * ROWS, [2] * ROWS)))
+
+
+def judged(goal: Goal, *models: Answers, used_before: int = 0) -> dict[str, Any]:
+    return certify(goal, "labels", REFERENCES, models, resamples=1000, seed=0, used_before=used_before,
+                   context={"run": "r1"})
+
+
+def test_met_in_plain_words() -> None:
+    goal = Goal(at_least=0.75, better_than_base_by=0.05)
+    found = judged(goal, right("base", 0.67, nll=4), right("tuned", 0.835, nll=1))
+    assert found["verdict"] == "met"
+    assert found["sentence"].startswith("MET: accuracy rose from 67.0% to 83.5% (+16.5 points, 95% interval +12.")
+    assert found["sentence"].endswith("on 400 held-out rows.")
+    assert found["scores"]["base"]["perplexity"]["value"] == pytest.approx(math.exp(2))
+    assert {(d["metric"], d["from"], d["to"]) for d in found["differences"]} == {
+        (name, "base", "tuned") for name in ("accuracy", "macro_f1", "perplexity")}
+    assert found["run"] == "r1"
+    assert found["speaks_of"] == "this artefact: one seed"
+    assert found["notes"] == []
+    json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.parametrize(("goal", "base", "tuned", "verdict"), [
+    (Goal(), 0.80, 0.90, "met"),
+    (Goal(), 0.80, 0.80, "undecided"),
+    (Goal(), 0.80, 0.81, "undecided"),              # 4 rows
+    (Goal(), 0.90, 0.80, "not met"),
+    (Goal(better_than_base_by=0.3), 0.67, 0.83, "not met"),
+    (Goal(better_than_base_by=None, at_least=0.83), 0.5, 0.83, "undecided"),
+    (Goal(better_than_base_by=None, at_least=0.9), 0.5, 0.83, "not met"),
+    (Goal(better_than_base_by=0.0, at_least=0.9), 0.5, 0.83, "not met"),        # one bound met, one not
+    (Goal(better_than_base_by=None), 0.5, 0.9, "undecided"),                    # nothing was asked
+])
+def test_verdicts(goal: Goal, base: float, tuned: float, verdict: str) -> None:
+    assert judged(goal, right("base", base), right("tuned", tuned))["verdict"] == verdict
+
+
+def test_undecided_says_how_many_rows() -> None:
+    found = judged(Goal(better_than_base_by=None, at_least=0.8), right("base", 0.5), right("tuned", 0.82))
+    [check] = found["checks"]
+    assert check["what"] == "accuracy of tuned ≥ 0.80"
+    assert check["low"] < 0.8 < check["high"]
+    assert check["more_rows"] == pytest.approx(400 * ((0.82 - check["low"]) / 0.02) ** 2 - 400, abs=1)
+    assert "more test rows are needed" in found["sentence"]
+
+
+@pytest.mark.parametrize(("tuned", "rival", "says"), [
+    (0.8, 0.9, "does better"), (0.8, 0.8, "does as well"), (0.82, 0.81, "not certain"), (0.9, 0.6, "")])
+def test_the_rival_is_said_plainly(tuned: float, rival: float, says: str) -> None:
+    notes = " ".join(judged(Goal(), right("base", 0.5), right("tuned", tuned), right("rival", rival))["notes"])
+    assert says in notes
+    assert ("rival" in notes) is bool(says)
+
+
+def test_worse_than_base_and_reuse_are_said() -> None:
+    notes = judged(Goal(), right("base", 0.9), right("tuned", 0.6), used_before=2)["notes"]
+    assert notes[0].startswith("The tuned model is worse than the base")
+    assert "2 times before" in notes[1]
+
+
+def test_open_answers() -> None:
+    found = certify(Goal(), "open", ["a b", "c"], [Answers("base", ["x", "y"]), Answers("tuned", ["a b", "c"],
+                    stopped=[True, False])], resamples=200, seed=0, used_before=0, context={})
+    assert found["metric"] == "rouge_l"
+    assert found["verdict"] == "undecided"          # two rows prove nothing
+    assert any("resemblance" in note for note in found["notes"])
+    assert any("1 of the 2 answers of tuned ran into the length limit" in note for note in found["notes"])
+
+
+def test_a_perplexity_that_is_not_finite_is_left_out() -> None:
+    found = judged(Goal(), right("base", 0.5, nll=math.inf), right("tuned", 0.9, nll=1))
+    assert "perplexity" not in found["scores"]["base"]
+    assert any("Perplexity of base" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize(("metric", "task", "fix"), [
+    ("rouge_l", "labels", "accuracy"), ("macro_f1", "open", "rouge_l")])
+def test_a_metric_of_the_other_task_is_refused(metric: Any, task: Any, fix: str) -> None:
+    models = [right("base", 0.5), right("tuned", 0.5)]
+    with pytest.raises(UserError, match=f"goal.metric={fix}"):
+        certify(Goal(metric=metric), task, REFERENCES, models, resamples=200, seed=0, used_before=0, context={})
+
+
+def test_exit_codes() -> None:
+    assert [exit_code(verdict) for verdict in ("met", "not met", "undecided")] == [0, 3, 4]
