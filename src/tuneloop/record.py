@@ -120,6 +120,10 @@ class RunFolder:
         with open(self.file(*parts), "a", encoding="utf-8") as file:
             file.write(json.dumps(value, ensure_ascii=False) + "\n")
 
+    def write_lines(self, values: list[dict[str, Any]], *parts: str) -> None:
+        """A whole JSONL file, atomically."""
+        write_atomic(self.file(*parts), "".join(json.dumps(v, ensure_ascii=False) + "\n" for v in values))
+
     def lines(self, *parts: str) -> list[dict[str, Any]]:
         """All lines of a JSONL file; a last line that was cut off is left out."""
         path = self.file(*parts)

@@ -2,8 +2,8 @@
 
 Tokens are laid out depth first, so the descendants of a segment are one slice. Each segment attends causally to itself,
 and the slice below a segment attends to all of it. The parts of a query's softmax are merged by their log-sum-exp:
-with lse = log(sum_p exp(lse_p)) the output is sum_p exp(lse_p - lse) out_p (FlashAttention, arXiv 2205.14135, section 3.1).
-The backward of each part is that of flash attention with the *merged* output and log-sum-exp, so no (T, T) matrix and
+with lse = log(sum_p exp(lse_p)) the output is sum_p exp(lse_p - lse) out_p (FlashAttention, arXiv 2205.14135,
+section 3.1). The backward of each part is that of flash attention with the *merged* output and log-sum-exp, so no (T, T) matrix and
 no copy of a prefix's keys is ever made.
 
 Shapes: query (1, H, T, D), key and value (1, Hkv, T, D); H is a multiple of Hkv.
@@ -134,7 +134,7 @@ def attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, a
         raise RuntimeError("attention sinks and soft-capped attention have no forest form")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     if query.device.type == "cpu":
-        out = _Cascade.apply(query, key, value, layout, scale)
+        out = _Cascade.apply(query, key, value, layout, scale)  # type: ignore[no-untyped-call]    # torch types no apply
     else:
         out = _masked(query, key, value, layout, scale)
     return out.transpose(1, 2).contiguous(), None

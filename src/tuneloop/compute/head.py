@@ -1,8 +1,8 @@
 """Log-probabilities at the positions that predict something, chunk by chunk: whole logits are never kept.
 
-U unique positions, M pairs (position, target), d hidden size, V vocabulary. With a frozen head of weights W the gradient
-to a position's hidden state is sum_m g_m (W[target_m] - p W), where p is the softmax there. p W is computed in the
-forward while the logits are at hand, so the backward touches no logits at all (as Liger does, arXiv 2410.10989).
+U unique positions, M pairs (position, target), d hidden size, V vocabulary. With a frozen head of weights W the
+gradient to a position's hidden state is sum_m g_m (W[target_m] - p W), where p is the softmax there. p W is computed in
+the forward while the logits are at hand, so the backward touches no logits at all (as Liger does, arXiv 2410.10989).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _FrozenHead(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, at: Tensor, targets: Tensor) -> Tensor:
-        logprobs = hidden.new_empty(len(targets), dtype=_accumulate(hidden.dtype))
+        logprobs = hidden.new_empty(len(targets), dtype=accumulate(hidden.dtype))
         expected = torch.empty_like(hidden)                       # (U, d) p W
         for low in range(0, len(hidden), CHUNK):
             logits = (hidden[low:low + CHUNK] @ weight.T).to(logprobs.dtype)
@@ -45,12 +45,11 @@ class _FrozenHead(torch.autograd.Function):
 def head_logprobs(hidden: Tensor, at: Tensor, targets: Tensor, head: nn.Module,
                   shape_logits: Callable[[Tensor], Tensor] | None) -> Tensor:
     """(M,) log p(targets[m]) at hidden[at[m]]. `shape_logits` is what the model does to its logits, if anything."""
-    weight = getattr(head, "weight", None)
-    plain = isinstance(head, nn.Linear) and type(head) is nn.Linear and head.bias is None and shape_logits is None
-    if plain and isinstance(weight, Tensor) and not weight.requires_grad and torch.is_grad_enabled():
-        result: Tensor = _FrozenHead.apply(hidden, weight, at, targets)
+    if torch.is_grad_enabled() and shape_logits is None and _frozen_linear(head):
+        result: Tensor = _FrozenHead.apply(  # type: ignore[no-untyped-call]    # torch types no apply
+            hidden, head.weight, at, targets)
         return result
-    logprobs = hidden.new_empty(len(targets), dtype=_accumulate(hidden.dtype))
+    logprobs = hidden.new_empty(len(targets), dtype=accumulate(hidden.dtype))
     for low in range(0, len(hidden), CHUNK):
         here = _pairs(at, low)
         part = checkpoint(_chunk, hidden[low:low + CHUNK], at[here] - low, targets[here], head, shape_logits,
@@ -59,12 +58,17 @@ def head_logprobs(hidden: Tensor, at: Tensor, targets: Tensor, head: nn.Module,
     return logprobs
 
 
+def _frozen_linear(head: Any) -> bool:
+    """Whether `head` is x W with frozen W and nothing else; what PEFT wraps around a layer is a class of its own."""
+    return type(head) is nn.Linear and head.bias is None and not bool(head.weight.requires_grad)
+
+
 def _chunk(hidden: Tensor, at: Tensor, targets: Tensor, head: nn.Module,
            shape_logits: Callable[[Tensor], Tensor] | None) -> Tensor:
     logits = head(hidden)
     if shape_logits is not None:
         logits = shape_logits(logits)
-    logits = logits.to(_accumulate(hidden.dtype))
+    logits = logits.to(accumulate(hidden.dtype))
     chosen: Tensor = logits[at, targets] - logits.logsumexp(-1)[at]
     return chosen
 
@@ -74,5 +78,6 @@ def _pairs(at: Tensor, low: int) -> Tensor:
     return torch.nonzero((at >= low) & (at < low + CHUNK)).squeeze(-1)
 
 
-def _accumulate(dtype: torch.dtype) -> torch.dtype:
+def accumulate(dtype: torch.dtype) -> torch.dtype:
+    """The precision of log-probs: float32 at least."""
     return dtype if dtype == torch.float64 else torch.float32

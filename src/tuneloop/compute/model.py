@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from tuneloop.compute import attention
-from tuneloop.compute.head import head_logprobs
-from tuneloop.compute.packing import build_forest
+from tuneloop.compute.head import accumulate, head_logprobs
+from tuneloop.compute.packing import MIN_SHARED_TOKENS, build_forest
 from tuneloop.types import Batch, Forest, Outputs, Rendered
 
 Mode = Literal["forest", "rows"]
+PROBE_TOKENS = 2 * MIN_SHARED_TOKENS + 8    # the fewest tokens of a row that can fork half-way and share its first half
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class ForestModel(nn.Module):
             here = torch.nonzero((batch.predict_at >= start) & (batch.predict_at < end)).squeeze(-1)
             positions, at = torch.unique(batch.predict_at[here] - start, return_inverse=True)
             logits = self.inner(input_ids=batch.input_ids[start:end].unsqueeze(0), use_cache=False,
-                                logits_to_keep=positions).logits[0].float()
+                                logits_to_keep=positions).logits[0]
+            logits = logits.to(accumulate(logits.dtype))
             parts.append(logits[at, batch.targets[here]] - logits.logsumexp(-1)[at])
             order.append(here)
         return torch.cat(parts)[torch.argsort(torch.cat(order))]
@@ -120,29 +122,37 @@ def choose_packing(model: nn.Module, samples: Sequence[Rendered], *, share: bool
     try:
         difference = forest_error(model, samples[0])
     except Exception as error:      # any model class of transformers may refuse in its own way
-        return Packing("rows", False, f"the base's attention has no forest form ({error}); rows are computed one by one")
-    tolerance = 2e-3 if next(model.parameters()).dtype == torch.float32 else 0.1
+        return Packing("rows", False, f"the base's attention has no forest form ({error}); "
+                                      "rows are computed one by one")
+    tolerance = {torch.float64: 1e-6, torch.float32: 2e-3}.get(next(model.parameters()).dtype, 0.1)
     if not difference <= tolerance:
         return Packing("rows", False, f"the forest's log-probs differ from the base's own by {difference:.1e}; "
                                       "rows are computed one by one")
     if not share:
         return Packing("forest", False, "prefixes are not shared: dropout must differ from row to row")
-    return Packing("forest", True, f"prefixes shared, no padding; log-probs agree with the base's own to {difference:.0e}")
+    return Packing("forest", True,
+                   f"prefixes shared, no padding; log-probs agree with the base's own to {difference:.0e}")
 
 
 @torch.no_grad()
 def forest_error(model: nn.Module, sample: Rendered) -> float:
-    """Largest difference in log-prob between a forest of two samples that fork and the same two one by one."""
+    """Largest difference in log-prob between a forest of `sample` and one that forks from it half-way, and both alone.
+
+    Both go on after the fork: the second's tokens are laid behind the first's, so that a layer which runs along the
+    sequence (recurrence, convolution) is noticed as well as attention that sees too much.
+    """
     device = next(model.parameters()).device
-    fork = sample.ids.copy()
-    fork[-1] = sample.ids[0]
-    half = Rendered(sample.ids[:-1], np.ones(len(sample) - 1, np.float32))
-    trio = [Rendered(sample.ids, sample.weights), Rendered(fork, sample.weights), half]
+    ids = np.resize(sample.ids, max(len(sample), PROBE_TOKENS))
+    half = len(ids) // 2
+    weights = np.zeros(len(ids), np.float32)
+    weights[-PROBE_TOKENS // 4:] = 1
+    fork = np.concatenate([ids[:half], np.where(ids[half:] > 0, ids[half:] - 1, 1)])     # differs at every token
+    pair = [Rendered(ids, weights), Rendered(fork, weights)]
     was_training = model.training
     model.eval()
     try:
-        shared = ForestModel(model)(to_batch(build_forest(trio), device)).logprobs
-        alone = ForestModel(model, "rows")(to_batch(build_forest(trio, share=False), device)).logprobs
+        shared = ForestModel(model)(to_batch(build_forest(pair), device)).logprobs
+        alone = ForestModel(model, "rows")(to_batch(build_forest(pair, share=False), device)).logprobs
     finally:
         model.train(was_training)
     return float((shared - alone).abs().max())

@@ -1,13 +1,14 @@
 """From rendered samples to forests: shared prefixes once, no padding, cut into micro-batches by a token budget.
 
-Everything here is numpy; conventions in `tuneloop.types`. Sorting samples by their tokens puts those that share a prefix
-next to each other, so the trie falls out of the longest common prefix of neighbours.
+Everything here is numpy; conventions in `tuneloop.types`. Sorting samples by their tokens puts those that share a
+prefix next to each other, so the trie falls out of the longest common prefix of neighbours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -99,29 +100,50 @@ def micro_batches(samples: Sequence[Rendered], token_budget: int, *, groups: Seq
     members: dict[int, list[_Path]] = {}
     for path in sorted(_paths(samples, groups), key=lambda p: (p.key, p.index)):
         members.setdefault(group_of[path.index], []).append(path)
-    batches: list[list[int]] = []
-    used, previous = 0, None
-    for group in members.values():
-        cost, last = _cost(group, previous, share)
-        if batches and used + cost > token_budget or not batches:
-            batches.append([])
-            used = 0
-            cost, last = _cost(group, None, share)
-        batches[-1] += [p.index for p in group]
-        used += cost
-        previous = last
-    return [sorted(b) for b in batches]
+    ordered, batches, low = list(members.values()), [], 0
+    while low < len(ordered):
+        high = _last_that_fits(ordered, low, token_budget, share)
+        batches.append(sorted(p.index for group in ordered[low:high] for p in group))
+        low = high
+    return batches
 
 
-def _cost(group: list[_Path], previous: Ints | None, share: bool) -> tuple[int, Ints]:
-    """Unique tokens that a group adds after a path already laid out."""
-    tokens = 0
-    for path in group:
-        shared = _common_prefix(previous, path.inputs) if share and previous is not None else 0
-        tokens += len(path.inputs) - (shared if shared >= MIN_SHARED_TOKENS else 0)
-        previous = path.inputs
-    assert previous is not None
-    return tokens, previous
+def _last_that_fits(groups: list[list[_Path]], low: int, token_budget: int, share: bool) -> int:
+    """The largest `high` for which groups[low:high] keep to the budget; at least one group."""
+    def fits(high: int) -> bool:
+        return high <= len(groups) and _unique_tokens([p for g in groups[low:high] for p in g], share) <= token_budget
+
+    high, step = low + 1, 1
+    while fits(high + step):
+        high += step
+        step *= 2
+    while step > 1:
+        step //= 2
+        high += step if fits(high + step) else 0
+    return high
+
+
+def _unique_tokens(paths: list[_Path], share: bool) -> int:
+    """Tokens of the forest of `paths`, counted without building it."""
+    if not share:
+        return sum(len(p.inputs) for p in paths)
+    distinct = [p for _, p in sorted({p.key: p for p in paths}.items())]
+    common = [_common_prefix(a.inputs, b.inputs) for a, b in pairwise(distinct)]      # of each with the next
+    total = sum(len(p.inputs) for p in distinct)
+    pending = [(0, len(common), 0)]         # neighbours [low, high), of which `depth` tokens are shared already
+    while pending:
+        low, high, depth = pending.pop()
+        if low == high:
+            continue
+        least = min(common[low:high])
+        shared = least if least - depth >= MIN_SHARED_TOKENS else depth
+        total -= (shared - depth) * (high - low)
+        for i in range(low, high):
+            if common[i] == least:
+                pending.append((low, i, shared))
+                low = i + 1
+        pending.append((low, high, shared))
+    return total
 
 
 def _paths(samples: Sequence[Rendered], groups: Sequence[int] | None) -> list[_Path]:

@@ -56,20 +56,23 @@ def _pieces(conversation: Conversation, tokenizer: ChatTokenizer) -> list[Piece]
 
 
 def _end_of_answer(full: str, prompt: str, answer: str, end_of_turn: str) -> int | None:
-    """Where the turn that answers `prompt` ends in `full`. Some templates strip the answer or put text before it."""
+    """Where the turn that answers `prompt` ends in `full`. Some templates strip the answer or put text before it.
+
+    Text before it that ends a turn is not such: the answer was changed, and a later turn says the same.
+    """
     if not full.startswith(prompt):
         return None
     for text in (answer + end_of_turn, answer.strip() + end_of_turn):
         at = full.find(text, len(prompt))
-        if at >= 0:
+        if at >= 0 and end_of_turn not in full[len(prompt):at]:
             return at + len(text)
     return None
 
 
 def _joined(conversation: Conversation, pieces: list[Piece], encoded: list[list[int]],
             tokenizer: ChatTokenizer) -> Rendered | RenderProblem:
-    for (text, supervised), ids in zip(pieces, encoded, strict=True):
-        if supervised and (decoded := tokenizer.decode(ids)) != text:
+    for (text, supervised), piece in zip(pieces, encoded, strict=True):
+        if supervised and (decoded := tokenizer.decode(piece)) != text:
             return RenderProblem(conversation.origin, f"the tokenizer does not give the answer back: "
                                                       f"{text[:60]!r} became {decoded[:60]!r}")
     ids = np.fromiter((i for piece in encoded for i in piece), np.int64)

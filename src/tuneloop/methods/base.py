@@ -6,7 +6,7 @@ from abc import abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tuneloop.spec import Spec
 
@@ -30,8 +30,16 @@ class MethodSpec(Spec):
     To add one, write `methods/<name>.py` with a class `Method(MethodSpec)`; the contract tests pick it up by its name.
     """
 
+    artefact: ClassVar[str] = "adapter"
+    """Folder of a run that holds what was trained: `adapter` (PEFT layout) or `model` (Hugging Face layout)."""
+
     kind: str
     """The method's name, as in `method: lora`."""
+
+    @property
+    def exact_when_shared(self) -> bool:
+        """Whether a prefix computed once gives what it gives computed per row; dropout differs from row to row."""
+        return True
 
     def load_options(self) -> dict[str, Any]:
         """Keyword arguments for loading the base (a quantised method loads it quantised)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from tuneloop.errors import UserError
 from tuneloop.methods.base import MethodMemory, MethodSpec
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 class Method(MethodSpec):
     """All parameters train; the result is a model of its own, as large as the base."""
+
+    artefact: ClassVar[str] = "model"
 
     kind: Literal["full"] = "full"
 

@@ -35,6 +35,10 @@ class Method(MethodSpec):
     targets: list[str] | None = None
     """Names of the layers to adapt, such as [q_proj, v_proj]; all linear layers unless given."""
 
+    @property
+    def exact_when_shared(self) -> bool:
+        return self.dropout == 0
+
     def apply(self, model: nn.Module, seed: int) -> nn.Module:
         import torch
         from peft import LoraConfig, get_peft_model

@@ -7,6 +7,7 @@ any weights. Sizes of a linear layer are given as (in, out), though its weight i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneloop.errors import UserError
+from tuneloop.models.packages import sha256_of
 
 LinearShape = tuple[str, int, int, int]         # name, in, out, how many of them
 Tensors = dict[str, tuple[str, list[int]]]      # name -> dtype, shape
@@ -95,6 +97,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} holds no configuration.", wanted="a JSON object", fix="fetch the base again")
     inner = config.get("text_config")
     return config | inner if isinstance(inner, dict) else config
+
+
+def weights_sha256(folder: Path) -> str:
+    """One hash for all weight files of a base: what an adapter belongs to."""
+    found = [sha256_of(path) for path in weight_files(folder)]
+    return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
 
 
 def weight_files(folder: Path) -> list[Path]:

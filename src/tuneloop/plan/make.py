@@ -38,6 +38,14 @@ class Plan:
     def __getitem__(self, key: str) -> Any:
         return self.values[key].value
 
+    @classmethod
+    def from_json(cls, written: dict[str, Any]) -> Plan:
+        """The plan that `to_json` wrote."""
+        memory = written["memory"]
+        return cls({k: Value(v["value"], v["origin"], v.get("why", "")) for k, v in written["values"].items()},
+                   estimate.Memory(**memory["parts"]), memory["available_bytes"], written["steps"], written["sharing"],
+                   written["seconds"], written["notes"])
+
     def to_json(self) -> dict[str, Any]:
         return {"values": {k: v.to_json() for k, v in self.values.items()},
                 "memory": {"total_bytes": self.memory.total_bytes, "available_bytes": self.available_bytes,

@@ -1,0 +1,5 @@
+"""`python -m tuneloop`."""
+
+from tuneloop.cli import main
+
+main()

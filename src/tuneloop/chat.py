@@ -1,0 +1,80 @@
+"""Talking to a tuned model in the terminal, word by word."""
+
+from __future__ import annotations
+
+import string
+from threading import Thread
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from tuneloop.record import RunFolder
+from tuneloop.types import Message, Sampling
+
+
+def talk(folder: RunFolder, console: Console, *, message: str | None, raw: bool, temperature: float,
+         max_new_tokens: int) -> None:
+    """Answer one `message`, or read from the terminal until /exit.
+
+    Where the recipe's prompt has a single column, what is typed takes its place, since that is what the model was
+    trained on; every message then stands alone. `raw` sends it as it is, with the conversation so far.
+    """
+    from tuneloop.recipe import load
+    from tuneloop.session import open_run
+
+    data = load(folder.file("recipe.yaml")).data
+    column = None if raw else _only_column(data.prompt)
+    with console.status("loading the model"):
+        model, tokenizer = open_run(folder)
+    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature)
+    system = [Message("system", data.system)] if data.system else []
+    if message is None and column:
+        console.print(f"[dim]What you type takes the place of {{{column}}} in the prompt this model was trained on:\n"
+                      f"{escape(str(data.prompt))}\n--raw sends it as it is.[/]")
+    history: list[Message] = []
+    for typed in [message] if message is not None else _typed(console):
+        content = str(data.prompt).replace(f"{{{column}}}", typed) if column else typed
+        turns = [*system, *([] if column else history), Message("user", content)]
+        answer = _answer(model, tokenizer, turns, sampling, console)
+        history += [turns[-1], Message("assistant", answer)]
+
+
+def _only_column(prompt: str | None) -> str | None:
+    columns = {field for _, field, _, _ in string.Formatter().parse(prompt or "") if field}
+    return columns.pop() if len(columns) == 1 else None
+
+
+def _typed(console: Console) -> Any:
+    console.print("[dim]/exit or Ctrl-D leaves.[/]")
+    while True:
+        try:
+            line = console.input("[bold]> [/]").strip()
+        except EOFError:
+            return
+        if line in ("/exit", "/quit"):
+            return
+        if line:
+            yield line
+
+
+def _answer(model: Any, tokenizer: Any, turns: list[Message], sampling: Sampling, console: Console) -> str:
+    import torch
+    from transformers import TextIteratorStreamer
+
+    from tuneloop.inference.generate import generation_options, stop_ids
+
+    ids = torch.tensor(tokenizer.encode([tokenizer.prompt_text(turns)]), device=next(model.parameters()).device)
+    streamer = TextIteratorStreamer(tokenizer.inner, skip_prompt=True, skip_special_tokens=True)
+    options = generation_options(sampling) | {"eos_token_id": sorted(stop_ids(model, tokenizer)),
+                                              "pad_token_id": tokenizer.pad_id}
+    thread = Thread(target=model.generate, kwargs={"input_ids": ids, "attention_mask": torch.ones_like(ids),
+                                                   "streamer": streamer, **options}, daemon=True)
+    thread.start()
+    said = ""
+    for piece in streamer:
+        console.print(piece, end="", markup=False, soft_wrap=True)
+        said += piece
+    thread.join()
+    console.print()
+    return said.strip()

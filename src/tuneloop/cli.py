@@ -1,0 +1,393 @@
+"""The command line: thin, every command imports what it needs when it runs. Exit codes are in `errors` and DESIGN."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from tuneloop.errors import UserError
+
+if TYPE_CHECKING:
+    from tuneloop.recipe import Recipe
+    from tuneloop.record import RunFolder
+    from tuneloop.training.watch import Watcher
+
+app = typer.Typer(name="tuneloop", no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
+                  help="Fine-tune a language model on your examples, and prove whether the result is better.",
+                  epilog="Exit codes: 0 done, goal met; 1 failed; 2 input or recipe wrong; 3 goal not met; 4 undecided.")
+START, DATA, TRAIN, JUDGE, USE, BRIDGES = "Start", "Data", "Train", "Judge", "Use", "Bridges"
+console = Console(stderr=False, highlight=False)
+
+RECIPE = typer.Argument(help="the recipe, then key=value overrides such as training.epochs=1", show_default=False)
+Words = Annotated[list[str] | None, RECIPE]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON value, for machines")]
+Runs = Annotated[Path, typer.Option("--runs", help="the folder that holds the runs")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder or name, or 'latest'")]
+
+
+def main() -> None:
+    """Entry point: a user error is printed, not a traceback."""
+    try:
+        app(standalone_mode=False)
+    except UserError as error:
+        _complain(error.text)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _complain("Interrupted. What was finished is kept; continue with `tuneloop run --resume latest`.")
+        sys.exit(1)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except Exception as error:
+        if isinstance(error, SystemExit) or not hasattr(error, "format_message"):
+            raise
+        _complain(error.format_message())
+        sys.exit(2)
+
+
+def _complain(text: str) -> None:
+    Console(stderr=True, highlight=False).print(text, style="red", markup=False, soft_wrap=True)
+
+
+# ── Start ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+@app.command(rich_help_panel=START)
+def demo(overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+         runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
+    """The whole loop on real film reviews, minutes on a CPU."""
+    from tuneloop.demo import RECIPE as TEXT
+    from tuneloop.demo import fetch_rows
+    from tuneloop.recipe import parse
+
+    with console.status("fetching the reviews (13 MB, once)"):
+        rows = fetch_rows()
+    if not as_json:
+        console.print(f"[dim]{escape(TEXT)}[/]")
+    recipe = parse(TEXT, shown="the demo's recipe", root=rows.parent, overrides=overrides or [])
+    _execute(recipe, _new_folder(recipe, runs, None), "evaluate", as_json)
+
+
+@app.command(rich_help_panel=START)
+def init(data: Annotated[Path, typer.Argument(help="a data file: .csv .tsv .json .jsonl, also .gz")],
+         base: Annotated[str, typer.Option(help="the model to start from")] = "smollm2-135m-instruct",
+         out: Annotated[Path, typer.Option(help="where the recipe goes")] = Path("recipe.yaml")) -> None:
+    """Look at a data file, show three rows as the model will see them, write a commented recipe."""
+    from tuneloop.data.guess import guess, recipe_text
+
+    found = guess(data)
+    if out.exists():
+        raise UserError(f"{out} exists already.", fix="choose another name with --out")
+    console.print(f"[bold]{escape(found.file)}[/]: {found.rows} rows. {escape(found.sentence)}")
+    for note in found.notes:
+        console.print(f"[dim]•[/] {escape(note)}")
+    for row in found.examples:
+        console.rule(style="dim")
+        for message in row.messages:
+            console.print(f"[bold]{message.role}[/]: {escape(message.content[:600])}")
+    console.rule(style="dim")
+    out.write_text(recipe_text(found, base), encoding="utf-8")
+    console.print(f"{out} is written. Look at it, then: [bold]tuneloop check {out}[/], [bold]tuneloop run {out}[/]")
+
+
+@app.command(rich_help_panel=START)
+def models(action: Annotated[str, typer.Argument(metavar="[fetch]", show_default=False)] = "",
+           name: Annotated[str, typer.Argument(metavar="[NAME]", show_default=False)] = "",
+           as_json: AsJson = False) -> None:
+    """Bases by their short names: size, licence, does it fit here. `models fetch NAME` downloads one."""
+    from tuneloop.models.aliases import aliases
+
+    if action == "fetch" and name:
+        from tuneloop.models.resolve import resolve
+
+        base = resolve(name, Path.cwd(), say=console.print)
+        console.print(f"{base.name} is at {base.path}")
+        return
+    if action:
+        raise UserError(f"'models {action} {name}' is no command.", wanted="models, or models fetch NAME")
+    import psutil
+    from rich.table import Table
+
+    free = psutil.virtual_memory().available
+    listed = [a.model_dump(exclude={"package"}) | {"fits": 4 * a.parameters + 600 * 2**20 < free} for a in aliases().values()]
+    if as_json:
+        _print_json(listed)
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("name", "parameters", "licence", "fits here", "note"):
+        table.add_column(column)
+    for a in listed:
+        table.add_row(a["name"], f"{a['parameters'] / 1e6:,.0f}M", a["licence"], "yes" if a["fits"] else "no",
+                      "; ".join(filter(None, ["licence must be accepted on the hub" * a["gated"], a["warning"]])))
+    console.print(table)
+
+
+@app.command(rich_help_panel=START)
+def doctor(as_json: AsJson = False) -> None:
+    """This machine, versions, what will work here, and the command that mends the rest."""
+    from dataclasses import asdict
+
+    from tuneloop.doctor import examine
+
+    findings = examine()
+    if as_json:
+        _print_json([asdict(f) for f in findings])
+    else:
+        for f in findings:
+            mark = {True: "[green]ok[/]  ", None: "[yellow]note[/]", False: "[red]bad[/] "}[f.ok]
+            console.print(f"{mark} {f.name:<12} {escape(f.detail)}" + (f"\n     → {escape(f.fix)}" if f.fix else ""))
+    if any(f.ok is False for f in findings):
+        raise typer.Exit(1)
+
+
+# ── Data ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+@app.command(rich_help_panel=DATA)
+def check(words: Words = None, as_json: AsJson = False) -> None:
+    """Data report, and the proof of the loss mask on every row; needs no torch."""
+    from tuneloop.loop import Prepared
+    from tuneloop.training.watch import Silent
+
+    ready = Prepared(_recipe(words), Silent() if as_json else _Lines())
+    if as_json:
+        _print_json(ready.rows.report.to_json())
+        return
+    for line in [*ready.base.notes, *ready.tokenizer.notes, *ready.rows.report.lines()]:
+        console.print(escape(line))
+    console.print("[green]Every row renders, and its loss mask covers exactly the answer and its end of turn.[/]")
+
+
+# ── Train ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+@app.command(rich_help_panel=TRAIN)
+def plan(words: Words = None, as_json: AsJson = False) -> None:
+    """Every setting with its reason, peak memory and time, before anything is spent; needs no torch."""
+    from tuneloop.loop import Prepared
+    from tuneloop.terminal import plan_table
+    from tuneloop.training.watch import Silent
+
+    made = Prepared(_recipe(words), Silent() if as_json else _Lines()).plan().to_json()
+    if as_json:
+        _print_json(made)
+        return
+    console.print(plan_table(made))
+    memory = made["memory"]
+    console.print(f"peak memory about {memory['total_bytes'] / 2**30:.1f} GiB of {memory['available_bytes'] / 2**30:.1f} "
+                  f"GiB free; prefix sharing saves {1 - 1 / made['sharing']:.0%} of the tokens; {made['steps']} steps")
+    console.print("time: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in made["seconds"].items()))
+    for note in made["notes"]:
+        console.print(f"[yellow]{escape(note)}[/]")
+
+
+@app.command(rich_help_panel=TRAIN)
+def run(words: Words = None, until: Annotated[str, typer.Option(help="stop after: check, plan, baseline, train, evaluate")]
+        = "evaluate", resume: Annotated[str | None, typer.Option(metavar="RUN", help="continue a run")] = None,
+        folder: Annotated[Path | None, typer.Option(help="the run's folder, instead of a new one under --runs")] = None,
+        runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
+    """Check, plan, baseline, train, evaluate, certify."""
+    from tuneloop.loop import STAGES
+
+    if until not in STAGES:
+        raise UserError(f"'{until}' is no stage.", wanted=f"one of: {', '.join(STAGES)}")
+    if resume is None:
+        recipe = _recipe(words)
+        _execute(recipe, _new_folder(recipe, runs, folder), until, as_json)
+        return
+    if words or folder:
+        raise UserError("A resumed run keeps its recipe and its folder.", fix="leave out everything but --resume RUN")
+    from tuneloop.recipe import load
+
+    found = _find(resume, runs)
+    _execute(load(found.file("recipe.yaml")), found, until, as_json)
+
+
+# ── Judge ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+@app.command("runs", rich_help_panel=JUDGE)
+def runs_(action: Annotated[str, typer.Argument(metavar="[show]", show_default=False)] = "",
+          name: Annotated[str, typer.Argument(metavar="[RUN]", show_default=False)] = "latest",
+          runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
+    """List the runs; `runs show RUN` shows one."""
+    if action == "show":
+        _show_run(_find(name, runs), as_json)
+        return
+    if action:
+        raise UserError(f"'runs {action}' is no command.", wanted="runs, or runs show RUN")
+    from tuneloop.record import find_runs
+
+    listed = [_summary(folder) for folder in find_runs(runs)]
+    if as_json:
+        _print_json(listed)
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("run", "base", "method", "verdict", "what"):
+        table.add_column(column)
+    for entry in listed:
+        table.add_row(*(escape(str(v)) for v in entry.values()))
+    console.print(table if listed else f"There are no runs in {runs}. `tuneloop demo` makes one.")
+
+
+# ── Use ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+@app.command(rich_help_panel=USE)
+def chat(name: RunName, message: Annotated[str | None, typer.Option("--message", "-m", help="ask once and leave")] = None,
+         raw: Annotated[bool, typer.Option(help="send what you type as it is, without the recipe's prompt")] = False,
+         temperature: Annotated[float, typer.Option(min=0)] = 0.0, max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
+         runs: Runs = Path("runs")) -> None:
+    """Talk to the tuned model of a run."""
+    from tuneloop.chat import talk
+
+    talk(_find(name, runs), console, message=message, raw=raw, temperature=temperature, max_new_tokens=max_new_tokens)
+
+
+@app.command(rich_help_panel=USE)
+def export(name: RunName, to: Annotated[str, typer.Option(help="merged: a plain Hugging Face model folder")] = "merged",
+           out: Annotated[Path | None, typer.Option(help="where it goes; RUN/merged unless given")] = None,
+           runs: Runs = Path("runs")) -> None:
+    """Write the result for other tools, after checking that it answers the same."""
+    from tuneloop.export import merged
+
+    if to != "merged":
+        raise UserError(f"Exporting to '{to}' is not supported yet.", wanted="--to merged")
+    folder = _find(name, runs)
+    target = out or folder.file("merged")
+    with console.status("merging and comparing"):
+        difference = merged(folder, target)
+    console.print(f"{target} answers as the run does: log-probs differ by at most {difference:.1e}.")
+
+
+# ── Bridges ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+@app.command(rich_help_panel=BRIDGES)
+def schema() -> None:
+    """JSON schema of the recipe, for editors."""
+    from tuneloop.recipe import schema as recipe_schema
+
+    _print_json(recipe_schema())
+
+
+# ── shared by the commands ───────────────────────────────────────────────────────────────────────────────────────────
+
+class _Lines:
+    """A watcher that only says."""
+
+    def stage(self, name: str, total: int | None) -> None: ...
+    def advance(self, units: int) -> None: ...
+    def metric(self, entry: dict[str, Any]) -> None: ...
+    def sample(self, entry: dict[str, Any]) -> None: ...
+
+    def say(self, text: str) -> None:
+        console.print(f"[dim]•[/] {escape(text)}")
+
+
+def _recipe(words: list[str] | None) -> Recipe:
+    """`[RECIPE] [KEY=VALUE]...`; the recipe is recipe.yaml unless named."""
+    from tuneloop.recipe import load
+
+    words = words or []
+    named = [w for w in words if "=" not in w]
+    if len(named) > 1:
+        raise UserError(f"More than one recipe: {', '.join(named)}.", wanted="one recipe, then key=value overrides")
+    return load(Path(named[0]) if named else Path("recipe.yaml"), [w for w in words if "=" in w])
+
+
+def _new_folder(recipe: Recipe, runs: Path, folder: Path | None) -> RunFolder:
+    from tuneloop.loop import begin
+    from tuneloop.record import RunFolder
+
+    made = RunFolder.create_at(folder) if folder else RunFolder.create(recipe.name, runs)
+    begin(recipe, made)
+    return made
+
+
+def _execute(recipe: Recipe, folder: RunFolder, until: str, as_json: bool) -> None:
+    """Run, show the verdict, and leave with its exit code."""
+    from tuneloop.evaluation.certificate import exit_code
+    from tuneloop.loop import run as run_loop
+    from tuneloop.terminal import show_verdict
+
+    with _watching(as_json) as watch:
+        watch.say(f"run folder: {folder.path}")
+        result = run_loop(recipe, folder, watch, until)
+    if as_json:
+        _print_json(result | {"folder": str(folder.path)})
+    elif "verdict" in result:
+        show_verdict(console, result)
+        console.print(f"Report: [bold]{folder.file('report.html')}[/]")
+    else:
+        console.print(f"Stopped after '{until}'. Continue: [bold]tuneloop run --resume {folder.path}[/]")
+    if "verdict" in result:
+        raise typer.Exit(exit_code(result["verdict"]))
+
+
+@contextmanager
+def _watching(as_json: bool) -> Iterator[Watcher]:
+    from tuneloop.terminal import Terminal
+    from tuneloop.training.watch import Silent
+
+    _quieten()
+    if as_json:
+        yield Silent()
+        return
+    with Terminal(console) as terminal:
+        yield terminal
+
+
+def _quieten() -> None:
+    """Other libraries' advice to programmers is no help to whoever runs a command."""
+    import logging
+    import warnings
+
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def _find(name: str, runs: Path) -> RunFolder:
+    """A run by its folder, its name under `runs`, or 'latest'."""
+    from tuneloop.record import RunFolder, find_runs
+
+    if name == "latest":
+        found = find_runs(runs)
+        if not found:
+            raise UserError(f"There are no runs in {runs}.", fix="`tuneloop run recipe.yaml` makes one")
+        return found[0]
+    return RunFolder.open(Path(name) if Path(name).is_dir() else runs / name)
+
+
+def _summary(folder: RunFolder) -> dict[str, str]:
+    record = folder.read("record.json") if folder.has("record.json") else {}
+    certificate = folder.read("certificate.json") if folder.has("certificate.json") else {}
+    return {"run": folder.path.name, "base": record.get("base", {}).get("name", "?"),
+            "method": record.get("method", {}).get("kind", "?"), "verdict": certificate.get("verdict", "unfinished"),
+            "what": certificate.get("sentence", "")}
+
+
+def _show_run(folder: RunFolder, as_json: bool) -> None:
+    from tuneloop.terminal import plan_table, show_verdict
+
+    record = folder.read("record.json") if folder.has("record.json") else {}
+    certificate = folder.read("certificate.json") if folder.has("certificate.json") else None
+    if as_json:
+        _print_json({"record": record, "certificate": certificate})
+        return
+    console.print(f"[bold]{folder.path}[/]")
+    if folder.has("plan.json"):
+        console.print(plan_table(folder.read("plan.json")))
+    for name, seconds in record.get("timings_seconds", {}).items():
+        console.print(f"  {name}: {seconds:.0f} s")
+    if certificate:
+        show_verdict(console, certificate)
+    else:
+        console.print(f"Unfinished. Continue: [bold]tuneloop run --resume {folder.path}[/]")
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

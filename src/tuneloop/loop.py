@@ -1,0 +1,204 @@
+"""The spine: what a run is, from the recipe to the certificate. Read it top to bottom and know the product.
+
+Every stage reads and writes the run folder, so that a run can stop after any of them and be resumed. The stages up to
+the plan need no torch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from tuneloop.data.prepare import Rows, prepare
+from tuneloop.errors import UserError
+from tuneloop.evaluation.certificate import certify, goal_metric
+from tuneloop.evaluation.report import write_card, write_report
+from tuneloop.models.resolve import Base, resolve
+from tuneloop.models.shape import read_shape, weights_sha256
+from tuneloop.models.tokenizer import ChatTokenizer
+from tuneloop.plan import hardware, make
+from tuneloop.plan.make import Plan
+from tuneloop.recipe import Recipe
+from tuneloop.record import RunFolder, environment, find_runs, write_atomic
+from tuneloop.training.watch import Silent, Watcher
+from tuneloop.types import Answers, Conversation, Rendered
+
+if TYPE_CHECKING:
+    from tuneloop.session import Session
+
+STAGES = ("check", "plan", "baseline", "train", "evaluate")
+
+
+class Prepared:
+    """Everything that is known before a weight is loaded: the first two stages."""
+
+    def __init__(self, recipe: Recipe, watch: Watcher) -> None:
+        self.recipe = recipe
+        self.base: Base = resolve(recipe.base, recipe.root, say=watch.say)
+        self.tokenizer = ChatTokenizer(self.base.path)
+        self.rows: Rows = prepare(recipe.data, recipe.root, self.tokenizer, self.tokenizer.max_length, recipe.seed)
+        if not self.rows.test:
+            raise UserError("No test rows are held out, so nothing could be said about the result.",
+                            fix="set data.split.test, or name a file with data.test")
+        self.metric = goal_metric(recipe.goal, self.rows.task)
+        self.tested = _drawn(len(self.rows.test), recipe.evaluation.rows, recipe.seed)
+
+    @property
+    def test(self) -> list[Conversation]:
+        """The test rows that are scored."""
+        return [self.rows.test[i] for i in self.tested]
+
+    @property
+    def test_tokens(self) -> list[Rendered]:
+        return [self.rows.tokens["test"][i] for i in self.tested]
+
+    def plan(self) -> Plan:
+        """What will be done and what it costs; refuses a base that does not fit."""
+        shape, machine, recipe = read_shape(self.base.path), hardware.here(), self.recipe
+        make.check_fits(shape, machine, recipe.base)
+        work = make.Workload(self.rows.tokens["train"], self.rows.tokens["validation"], self.test_tokens,
+                             len(self.rows.labels), recipe.evaluation.max_new_tokens)
+        return make.make(recipe.training, recipe.method, shape, work, machine)
+
+
+def run(recipe: Recipe, folder: RunFolder, watch: Watcher | None = None, until: str = "evaluate") -> dict[str, Any]:
+    """The whole loop, up to and including the stage `until`. Returns the certificate, or the record if there is none yet."""
+    watch = watch or Silent()
+    with folder.locked():
+        with _timed(folder, "data"):
+            ready = _check(recipe, folder, watch)
+        if until == "check":
+            return folder.update_record()
+        plan = _plan(ready, folder, watch)
+        if until == "plan":
+            return folder.update_record()
+
+        from tuneloop.session import Session     # torch from here on
+
+        session = Session(ready, plan, folder, watch)
+        with _timed(folder, "baseline"):
+            before = _answers(session, folder, "base")
+            rival = _rival(ready, folder, watch)
+        if until == "baseline":
+            return folder.update_record()
+        with _timed(folder, "training"):
+            session.train()
+        if until == "train":
+            return folder.update_record()
+        with _timed(folder, "evaluation"):
+            after = _answers(session, folder, "tuned")
+        return _certify(ready, folder, [before, after, *rival])
+
+
+def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
+    """Read, check, split and render the rows; refuse what cannot be trusted."""
+    ready = Prepared(recipe, watch)
+    known = folder.read("record.json").get("data", {}).get("hashes") if folder.has("record.json") else None
+    if known and known != ready.rows.hashes:
+        raise UserError(f"The data has changed since {folder.path} began; its results would mix two data sets.",
+                        fix="start a new run, or put the old rows back")
+    for line in [*ready.base.notes, *ready.tokenizer.notes, *ready.rows.report.lines()]:
+        watch.say(line)
+    folder.write(ready.rows.report.to_json(), "data", "report.json")
+    folder.update_record(
+        recipe=recipe.given, base={"name": recipe.base, "path": str(ready.base.path), "source": ready.base.source,
+                                   "sha256": weights_sha256(ready.base.path),
+                                   "parameters": read_shape(ready.base.path).parameters,
+                                   "notes": [*ready.base.notes, *ready.tokenizer.notes]},
+        data={"hashes": ready.rows.hashes}, method=recipe.method.model_dump(), seeds={"all": recipe.seed},
+        environment=environment())
+    return ready
+
+
+def _plan(ready: Prepared, folder: RunFolder, watch: Watcher) -> Plan:
+    """Planned once: a resumed run goes on with the values that it began with."""
+    if folder.has("plan.json"):
+        return Plan.from_json(folder.read("plan.json"))
+    plan = ready.plan()
+    folder.write(plan.to_json(), "plan.json")
+    for note in plan.notes:
+        watch.say(note)
+    watch.say("this will take about: " + ", ".join(f"{name} {_duration(s)}" for name, s in plan.seconds.items()))
+    return plan
+
+
+def _answers(session: Session, folder: RunFolder, name: str) -> Answers:
+    """What the model says to the test rows; kept, so that a resumed run does not ask again."""
+    if not folder.has("evaluation", f"{name}.json"):
+        folder.write(asdict(session.answer(name)), "evaluation", f"{name}.json")
+    return Answers(**folder.read("evaluation", f"{name}.json"))
+
+
+def _rival(ready: Prepared, folder: RunFolder, watch: Watcher) -> list[Answers]:
+    """What a classifier of the eighties says, for label tasks: the bar a language model should clear."""
+    if ready.rows.task != "labels":
+        return []
+    if not folder.has("evaluation", "rival.json"):
+        from tuneloop.evaluation.rival import rival
+
+        try:
+            found = rival(ready.rows.train, ready.test)
+        except UserError as error:      # scikit-learn is an extra; the verdict does not depend on it
+            watch.say(f"The TF-IDF rival is left out. {error.text}")
+            return []
+        folder.write(asdict(found), "evaluation", "rival.json")
+    return [Answers(**folder.read("evaluation", "rival.json"))]
+
+
+def _certify(ready: Prepared, folder: RunFolder, models: list[Answers]) -> dict[str, Any]:
+    """Decide the verdict on intervals and write down everything that supports it."""
+    recipe, test = ready.recipe, ready.test
+    record = folder.update_record()
+    hashes = ready.rows.hashes
+    used_before = sum(other.has("certificate.json") and other.path.resolve() != folder.path.resolve()
+                      and other.read("certificate.json").get("data", {}).get("test") == hashes["test"]
+                      for other in find_runs(folder.path.parent))
+    certificate = certify(
+        recipe.goal, ready.rows.task, [row.answer for row in test], models, resamples=recipe.evaluation.resamples,
+        seed=recipe.seed, used_before=used_before,
+        context={"run": folder.path.name, "base": record["base"], "data": hashes, "seed": recipe.seed,
+                 "environment": record["environment"]})
+    rows = [{"row": i, "origin": asdict(row.origin), "prompt": row.prompt[-1].content, "reference": row.answer,
+             "answers": {m.name: m.texts[i] for m in models}} for i, row in enumerate(test)]
+    folder.write_lines(rows, "evaluation", "predictions.jsonl")
+    folder.write({key: certificate[key] for key in ("scores", "differences")}, "evaluation", "scores.json")
+    folder.write(certificate, "certificate.json")
+    write_card(folder)
+    write_report(folder)
+    return certificate
+
+
+def begin(recipe: Recipe, folder: RunFolder) -> None:
+    """Write the recipe into its new run folder, with absolute paths, so that the run can be resumed from anywhere."""
+    write_atomic(folder.file("recipe.yaml"), yaml.safe_dump(recipe.portable(), sort_keys=False, allow_unicode=True))
+
+
+@contextmanager
+def _timed(folder: RunFolder, name: str) -> Iterator[None]:
+    """Add the stage's seconds to the record; over a resumed run they sum up."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        timings = folder.read("record.json").get("timings_seconds", {}) if folder.has("record.json") else {}
+        seconds = timings.get(name, 0.0) + time.perf_counter() - began
+        if folder.has("record.json"):
+            folder.update_record(timings_seconds=timings | {name: round(seconds, 1)})
+
+
+def _drawn(count: int, wanted: int | None, seed: int) -> list[int]:
+    if wanted is None or wanted >= count:
+        return list(range(count))
+    return sorted(np.random.default_rng(seed).choice(count, wanted, replace=False).tolist())
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(1, round(seconds))} s"
+
+

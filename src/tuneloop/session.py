@@ -1,0 +1,115 @@
+"""A loaded model during a run: answers before training, trains, answers after. What of the run needs torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from tuneloop.compute.model import ForestModel, Packing, choose_packing
+from tuneloop.evaluation.answers import choose_labels, write_answers
+from tuneloop.inference.generate import generate
+from tuneloop.models.load import load_model
+from tuneloop.plan.make import Plan
+from tuneloop.record import RunFolder
+from tuneloop.training.checkpoint import publish, trainable
+from tuneloop.training.loop import Settings, fit
+from tuneloop.training.watch import Watcher
+from tuneloop.types import Answers, Sampling
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tuneloop.loop import Prepared
+
+
+class Session:
+    """The base of a run in memory, and what it becomes."""
+
+    def __init__(self, ready: Prepared, plan: Plan, folder: RunFolder, watch: Watcher) -> None:
+        self.ready, self.plan, self.folder, self.watch = ready, plan, folder, watch
+        self.method = ready.recipe.method
+        base = load_model(ready.base.path, **self.method.load_options())
+        longest = sorted(ready.rows.tokens["train"], key=len)
+        self.packing: Packing = choose_packing(base, longest, share=self.method.exact_when_shared)
+        watch.say(self.packing.why)
+        folder.update_record(packing=asdict(self.packing))
+        self.model = ForestModel(base, self.packing.mode)
+        self.trained = False
+
+    def train(self) -> None:
+        """Fit the method's parameters; the run folder then holds what was trained."""
+        if self.folder.has(self.method.artefact):
+            return
+        recipe, rows, plan = self.ready.recipe, self.ready.rows, self.plan
+        self.model = ForestModel(self.method.apply(self.model.model, recipe.seed), self.packing.mode)
+        self.trained = True
+        values = {name: plan[f"training.{name}"] for name in (
+            "batch_size", "learning_rate", "schedule", "warmup", "weight_decay", "max_grad_norm", "token_budget",
+            "evaluate_every", "checkpoint_every", "patience")}
+        settings = Settings(steps=plan.steps, share=self.packing.share, seed=recipe.seed, **values)
+        self.watch.stage("training", plan.steps)
+        progress = fit(self.model, recipe.objective, rows.tokens["train"], rows.tokens["validation"], settings,
+                       self.folder.file("checkpoints"), report=self._report, look=self._sample)
+        self._publish()
+        self.folder.update_record(training=self._summary(asdict(progress)),
+                                  trainable_parameters=sum(p.numel() for p in trainable(self.model).values()))
+
+    def answer(self, name: str) -> Answers:
+        """The model's answers to the test rows, as it stands."""
+        if name == "tuned" and not self.trained:    # a resumed run that had finished training
+            self.model = ForestModel(self.method.load(self.model.model, self.folder.file(self.method.artefact)),
+                                     self.packing.mode)
+        ready = self.ready
+        options: dict[str, Any] = {"token_budget": self.plan["training.token_budget"], "share": self.packing.share,
+                                   "progress": self.watch.advance}
+        self.watch.stage({"base": "baseline"}.get(name, "evaluation"), len(ready.test))
+        if ready.rows.task == "labels":
+            return choose_labels(name, self.model, ready.test_tokens, [row.answer for row in ready.test],
+                                 ready.rows.labels, ready.tokenizer, **options)
+        sampling = Sampling(max_new_tokens=ready.recipe.evaluation.max_new_tokens)
+        return write_answers(name, self.model, ready.test_tokens, ready.test, ready.tokenizer, sampling, **options)
+
+    def _publish(self) -> None:
+        def write(into: Any) -> None:
+            self.method.save(self.model.model, into)
+            self.ready.tokenizer.save(into)
+
+        publish(self.folder.file(self.method.artefact), write)
+
+    def _report(self, entry: dict[str, Any]) -> None:
+        self.folder.append(entry, "metrics.jsonl")
+        self.watch.metric(entry)
+
+    def _sample(self, step: int) -> None:
+        """Answers to the same few validation prompts at every look, to read along."""
+        chosen = self.ready.rows.validation[:self.plan["training.sample_prompts"]]
+        if not chosen:
+            return
+        completions = generate(self.model.model, self.ready.tokenizer, [row.prompt for row in chosen],
+                               Sampling(max_new_tokens=64))
+        for row, completion in zip(chosen, completions, strict=True):
+            entry = {"step": step, "prompt": row.prompt[-1].content, "reference": row.answer, "answer": completion.text}
+            self.folder.append(entry, "samples.jsonl")
+            self.watch.sample(entry)
+
+    def _summary(self, progress: dict[str, Any]) -> dict[str, Any]:
+        return {"steps": progress["step"], "best_step": progress["best_step"],
+                "best_validation_loss": progress["best_loss"], "stopped_early": progress["stopped_early"],
+                "tokens": progress["tokens"], "seconds": round(progress["seconds"], 1),
+                "peak_memory_bytes": progress["peak_memory_bytes"],
+                "expected": {"seconds": self.plan.seconds["training"], "peak_memory_bytes": self.plan.memory.total_bytes}}
+
+
+def open_run(folder: RunFolder) -> tuple[nn.Module, Any]:
+    """The tuned model of a run and its tokenizer, ready to answer."""
+    from tuneloop.errors import UserError
+    from tuneloop.models.resolve import resolve
+    from tuneloop.models.tokenizer import ChatTokenizer
+    from tuneloop.recipe import load
+
+    recipe = load(folder.file("recipe.yaml"))
+    artefact = folder.file(recipe.method.artefact)
+    if not artefact.is_dir():
+        raise UserError(f"{folder.path} has no trained model yet.", fix=f"finish it: tuneloop run --resume {folder.path}")
+    base = load_model(resolve(recipe.base, recipe.root).path, **recipe.method.load_options())
+    return recipe.method.load(base, artefact).eval(), ChatTokenizer(artefact)

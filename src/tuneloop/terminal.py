@@ -1,0 +1,105 @@
+"""What a run looks like in a terminal: stages with progress, the loss as it falls, answers to read along."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+GIB = 2**30
+
+
+class Terminal:
+    """A watcher that draws one live line per stage and prints everything worth keeping above it."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.progress = Progress(TextColumn("[bold]{task.description:<11}"), BarColumn(bar_width=24),
+                                 MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+                                 TextColumn("{task.fields[now]}"), console=console)
+        self.task: Any = None
+        self.validation_loss: float | None = None
+
+    def __enter__(self) -> Terminal:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+    def stage(self, name: str, total: int | None) -> None:
+        self.task = self.progress.add_task(name, total=total, now="")
+
+    def advance(self, units: int) -> None:
+        self.progress.advance(self.task, units)
+
+    def metric(self, entry: dict[str, Any]) -> None:
+        if entry["event"] == "validation":
+            self.validation_loss = entry["loss"]
+            mark = "[green]best so far[/]" if entry["best"] else "not better"
+            self.console.print(f"  step {entry['step']:>5}  validation loss {entry['loss']:.4f}  {mark}")
+            return
+        validation = "" if self.validation_loss is None else f" val {self.validation_loss:.4f}"
+        self.progress.update(self.task, completed=entry["step"], now=(
+            f"loss {entry['loss']:.4f}{validation} lr {entry['learning_rate']:.1e} "
+            f"{entry['tokens_per_second']:.0f} tok/s {entry['memory_bytes'] / GIB:.1f} GiB"))
+
+    def sample(self, entry: dict[str, Any]) -> None:
+        prompt = _short(entry["prompt"], 60)
+        self.console.print(f"  [dim]{escape(prompt)}[/] → {escape(_short(entry['answer'], 40))} "
+                           f"[dim](wanted: {escape(_short(entry['reference'], 40))})[/]")
+
+    def say(self, text: str) -> None:
+        self.console.print(f"[dim]•[/] {escape(text)}")
+
+
+def show_verdict(console: Console, certificate: dict[str, Any]) -> None:
+    """The certificate on one screen."""
+    colour = {"met": "green", "not met": "red"}.get(certificate["verdict"], "yellow")
+    console.print()
+    console.print(f"[bold {colour}]{escape(certificate['sentence'])}[/]")
+    console.print(scores_table(certificate))
+    for check in certificate["checks"]:
+        needs = f"; about {check['more_rows']} more test rows would decide" if check.get("more_rows") else ""
+        console.print(f"  {escape(check['what'])}: [bold]{check['verdict']}[/]{needs}")
+    for note in certificate["notes"]:
+        console.print(f"  [dim]{escape(note)}[/]")
+
+
+def scores_table(certificate: dict[str, Any]) -> Table:
+    """Scores of every model, with their 95 % intervals."""
+    scores = certificate["scores"]
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("")
+    for name in scores:
+        table.add_column(name, justify="right")
+    for metric in dict.fromkeys(m for model in scores.values() for m in model):
+        table.add_row(metric.replace("_", " "), *(_interval(metric, model.get(metric)) for model in scores.values()))
+    return table
+
+
+def plan_table(plan: dict[str, Any]) -> Table:
+    """Every resolved value, where it came from and why."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("setting", "value", "origin", "why"):
+        table.add_column(column)
+    for key, value in plan["values"].items():
+        shown = f"{value['value']:g}" if isinstance(value["value"], float) else str(value["value"])
+        table.add_row(key, shown, value["origin"], value.get("why", ""))
+    return table
+
+
+def _interval(metric: str, score: dict[str, float] | None) -> str:
+    if score is None:
+        return ""
+    if metric == "perplexity":
+        return f"{score['value']:.2f}  [dim]{score['low']:.2f} to {score['high']:.2f}[/]"
+    return f"{score['value']:.1%}  [dim]{score['low']:.1%} to {score['high']:.1%}[/]"
+
+
+def _short(text: str, width: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[:width - 1] + "…"
