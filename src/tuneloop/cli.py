@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="tuneloop", no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
                   help="Fine-tune a language model on your examples, and prove whether the result is better.",
-                  epilog="Exit codes: 0 done, goal met; 1 failed; 2 input or recipe wrong; 3 goal not met; 4 undecided.")
+                  epilog="Exit codes: 0 done, goal met; 1 failed; 2 input wrong; 3 goal not met; 4 undecided.")
 START, DATA, TRAIN, JUDGE, USE, BRIDGES = "Start", "Data", "Train", "Judge", "Use", "Bridges"
 console = Console(stderr=False, highlight=False)
 
@@ -115,7 +115,8 @@ def models(action: Annotated[str, typer.Argument(metavar="[fetch]", show_default
     from rich.table import Table
 
     free = psutil.virtual_memory().available
-    listed = [a.model_dump(exclude={"package"}) | {"fits": 4 * a.parameters + 600 * 2**20 < free} for a in aliases().values()]
+    listed = [a.model_dump(exclude={"package"}) | {"fits": 4 * a.parameters + 600 * 2**20 < free}
+              for a in aliases().values()]
     if as_json:
         _print_json(listed)
         return
@@ -178,16 +179,18 @@ def plan(words: Words = None, as_json: AsJson = False) -> None:
         return
     console.print(plan_table(made))
     memory = made["memory"]
-    console.print(f"peak memory about {memory['total_bytes'] / 2**30:.1f} GiB of {memory['available_bytes'] / 2**30:.1f} "
-                  f"GiB free; prefix sharing saves {1 - 1 / made['sharing']:.0%} of the tokens; {made['steps']} steps")
+    console.print(f"peak memory about {memory['total_bytes'] / 2**30:.1f} GiB of "
+                  f"{memory['available_bytes'] / 2**30:.1f} GiB free; prefix sharing saves "
+                  f"{1 - 1 / made['sharing']:.0%} of the tokens; {made['steps']} steps")
     console.print("time: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in made["seconds"].items()))
     for note in made["notes"]:
         console.print(f"[yellow]{escape(note)}[/]")
 
 
 @app.command(rich_help_panel=TRAIN)
-def run(words: Words = None, until: Annotated[str, typer.Option(help="stop after: check, plan, baseline, train, evaluate")]
-        = "evaluate", resume: Annotated[str | None, typer.Option(metavar="RUN", help="continue a run")] = None,
+def run(words: Words = None,
+        until: Annotated[str, typer.Option(help="stop after: check, plan, baseline, train, evaluate")] = "evaluate",
+        resume: Annotated[str | None, typer.Option(metavar="RUN", help="continue a run")] = None,
         folder: Annotated[Path | None, typer.Option(help="the run's folder, instead of a new one under --runs")] = None,
         runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
     """Check, plan, baseline, train, evaluate, certify."""
@@ -238,9 +241,11 @@ def runs_(action: Annotated[str, typer.Argument(metavar="[show]", show_default=F
 # ── Use ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 @app.command(rich_help_panel=USE)
-def chat(name: RunName, message: Annotated[str | None, typer.Option("--message", "-m", help="ask once and leave")] = None,
-         raw: Annotated[bool, typer.Option(help="send what you type as it is, without the recipe's prompt")] = False,
-         temperature: Annotated[float, typer.Option(min=0)] = 0.0, max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
+def chat(name: RunName,
+         message: Annotated[str | None, typer.Option("--message", "-m", help="ask once and leave")] = None,
+         raw: Annotated[bool, typer.Option("--raw", help="send what you type without the recipe's prompt")] = False,
+         temperature: Annotated[float, typer.Option(min=0)] = 0.0,
+         max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
          runs: Runs = Path("runs")) -> None:
     """Talk to the tuned model of a run."""
     from tuneloop.chat import talk

@@ -68,7 +68,7 @@ class Prepared:
 
 
 def run(recipe: Recipe, folder: RunFolder, watch: Watcher | None = None, until: str = "evaluate") -> dict[str, Any]:
-    """The whole loop, up to and including the stage `until`. Returns the certificate, or the record if there is none yet."""
+    """The whole loop up to the stage `until`. Returns the certificate, or the record if there is none yet."""
     watch = watch or Silent()
     with folder.locked():
         with _timed(folder, "data"):
@@ -79,7 +79,7 @@ def run(recipe: Recipe, folder: RunFolder, watch: Watcher | None = None, until: 
         if until == "plan":
             return folder.update_record()
 
-        from tuneloop.session import Session     # torch from here on
+        from tuneloop.session import Session  # torch from here on
 
         session = Session(ready, plan, folder, watch)
         with _timed(folder, "baseline"):

@@ -1,4 +1,4 @@
-"""The recipe: one YAML file, put together from the specs that each owner defines, checked whole before anything runs."""
+"""The recipe: one YAML file, put together from the specs that each owner defines, and checked whole at once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ PARTS: dict[str, type[Spec]] = {"data": DataSpec, "goal": Goal, "training": Trai
 CHOICES = {"method": METHODS, "objective": OBJECTIVES}
 SCALARS: dict[str, type] = {"base": str, "name": str, "seed": int}
 TOP = [*SCALARS, *PARTS, *CHOICES]
-DEFAULTS = {"name": "run", "seed": 0, "goal": {}, "training": {}, "evaluation": {}, "method": "lora", "objective": "sft"}
+DEFAULTS = {"name": "run", "seed": 0, "goal": {}, "training": {}, "evaluation": {}, "method": "lora",
+            "objective": "sft"}
 
 Path_ = tuple[str, ...]
 
@@ -85,10 +86,10 @@ def parse(text: str, *, shown: str, root: Path, overrides: Sequence[str] = ()) -
     if not isinstance(given, dict):
         raise UserError(f"{shown}: a recipe is a list of `key: value` lines, and this is not.",
                         wanted="at least `base:` and `data:`")
-    where = _Places(shown, dict(_lines(node)))
+    places = _Places(shown, dict(_lines(node)))
     for override in overrides:
-        where.overridden.add(_override(given, override))
-    return _Checker(given, where).recipe(root)
+        places.overridden.add(_override(given, override))
+    return _Checker(given, places).recipe(root)
 
 
 @dataclass
@@ -160,7 +161,8 @@ class _Checker:
 
     def _part(self, spec: type[Spec], value: Any, name: str) -> Any:
         if not isinstance(value, dict):
-            self._add((name,), f"'{name}' must hold keys, and is {value!r}", wanted=f"some of: {', '.join(spec.model_fields)}")
+            self._add((name,), f"'{name}' must hold keys, and is {value!r}",
+                      wanted=f"some of: {', '.join(spec.model_fields)}")
             return None
         value = self._refuse_unknown(value, list(spec.model_fields), (name,))
         for key, field in spec.model_fields.items():
@@ -233,7 +235,8 @@ def schema() -> dict[str, Any]:
             one.setdefault("properties", {})["kind"] = {"const": name}
         return {"anyOf": [{"enum": catalog.names}, *found]}
 
-    properties: dict[str, Any] = {name: {"type": "integer" if kind is int else "string"} for name, kind in SCALARS.items()}
+    properties: dict[str, Any] = {name: {"type": "integer" if kind is int else "string"}
+                                  for name, kind in SCALARS.items()}
     definitions: dict[str, Any] = {}
     for name, spec in PARTS.items():
         part = spec.model_json_schema(ref_template="#/$defs/{model}")

@@ -76,7 +76,8 @@ class RunFolder:
             path.mkdir(parents=True)
         except FileExistsError:
             raise UserError(f"The run folder {path} exists already; a run never overwrites another.",
-                            fix=f"continue it with `tuneloop run --resume {path}`, or choose another --folder") from None
+                            fix=f"continue it with `tuneloop run --resume {path}`, or choose another --folder"
+                            ) from None
         except OSError as error:
             raise UserError(f"The run folder {path} cannot be created: {error.strerror}.",
                             fix="choose another place with --folder") from error
@@ -129,7 +130,7 @@ class RunFolder:
         path = self.file(*parts)
         found = []
         if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in path.read_text(encoding="utf-8").split("\n"):     # texts may hold other line breaks
                 try:
                     found.append(json.loads(line))
                 except ValueError:

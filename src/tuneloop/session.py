@@ -97,7 +97,8 @@ class Session:
                 "best_validation_loss": progress["best_loss"], "stopped_early": progress["stopped_early"],
                 "tokens": progress["tokens"], "seconds": round(progress["seconds"], 1),
                 "peak_memory_bytes": progress["peak_memory_bytes"],
-                "expected": {"seconds": self.plan.seconds["training"], "peak_memory_bytes": self.plan.memory.total_bytes}}
+                "expected": {"seconds": self.plan.seconds["training"],
+                             "peak_memory_bytes": self.plan.memory.total_bytes}}
 
 
 def open_run(folder: RunFolder) -> tuple[nn.Module, Any]:
@@ -110,6 +111,7 @@ def open_run(folder: RunFolder) -> tuple[nn.Module, Any]:
     recipe = load(folder.file("recipe.yaml"))
     artefact = folder.file(recipe.method.artefact)
     if not artefact.is_dir():
-        raise UserError(f"{folder.path} has no trained model yet.", fix=f"finish it: tuneloop run --resume {folder.path}")
+        raise UserError(f"{folder.path} has no trained model yet.",
+                        fix=f"finish it: tuneloop run --resume {folder.path}")
     base = load_model(resolve(recipe.base, recipe.root).path, **recipe.method.load_options())
     return recipe.method.load(base, artefact).eval(), ChatTokenizer(artefact)

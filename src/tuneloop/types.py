@@ -85,7 +85,7 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """The trees of a forest, depth first. See the module docstring for `start`, `end`, `below`; `parent` is -1 at roots."""
+    """The trees of a forest, depth first: `start`, `end`, `below` as in the module docstring; `parent` is -1 at roots."""
 
     start: Ints         # (S,)
     end: Ints           # (S,)
@@ -101,7 +101,7 @@ class Segments:
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """Token trees laid flat, without padding: numpy, so that packing needs no torch. Shapes as in the module docstring."""
+    """Token trees laid flat, without padding; numpy, so that packing needs no torch. Shapes: module docstring."""
 
     input_ids: Ints         # (T,)
     position_ids: Ints      # (T,)
@@ -188,8 +188,8 @@ class Completion:
 class Answers:
     """What one model (or rival) answered on the test rows, aligned with them.
 
-    `nll` is the sum in nats of -log p over the `tokens[i]` tokens of the reference answer with its end of turn; both are
-    None for a rival that is no language model. `stopped` is None where the answer was chosen and not generated.
+    `nll` is the sum in nats of -log p over the `tokens[i]` tokens of the reference answer with its end of turn; both
+    are None for a rival that is no language model. `stopped` is None where the answer was chosen and not generated.
     """
 
     name: str                                 # base | tuned | rival ...

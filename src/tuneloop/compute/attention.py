@@ -3,8 +3,8 @@
 Tokens are laid out depth first, so the descendants of a segment are one slice. Each segment attends causally to itself,
 and the slice below a segment attends to all of it. The parts of a query's softmax are merged by their log-sum-exp:
 with lse = log(sum_p exp(lse_p)) the output is sum_p exp(lse_p - lse) out_p (FlashAttention, arXiv 2205.14135,
-section 3.1). The backward of each part is that of flash attention with the *merged* output and log-sum-exp, so no (T, T) matrix and
-no copy of a prefix's keys is ever made.
+section 3.1). The backward of each part is that of flash attention with the *merged* output and log-sum-exp, so no
+(T, T) matrix and no copy of a prefix's keys is ever made.
 
 Shapes: query (1, H, T, D), key and value (1, Hkv, T, D); H is a multiple of Hkv.
 """

@@ -60,7 +60,8 @@ def head_logprobs(hidden: Tensor, at: Tensor, targets: Tensor, head: nn.Module,
 
 def _frozen_linear(head: Any) -> bool:
     """Whether `head` is x W with frozen W and nothing else; what PEFT wraps around a layer is a class of its own."""
-    return type(head) is nn.Linear and head.bias is None and not bool(head.weight.requires_grad)
+    exact: bool = type(head) is nn.Linear
+    return exact and head.bias is None and not head.weight.requires_grad
 
 
 def _chunk(hidden: Tensor, at: Tensor, targets: Tensor, head: nn.Module,

@@ -142,11 +142,14 @@ def forest_error(model: nn.Module, sample: Rendered) -> float:
     sequence (recurrence, convolution) is noticed as well as attention that sees too much.
     """
     device = next(model.parameters()).device
-    ids = np.resize(sample.ids, max(len(sample), PROBE_TOKENS))
+    window = _window(ForestModel(model).inner.config)
+    draw, known = np.random.default_rng(0), int(sample.ids.max()) + 1       # any tokens that the model knows will do
+    missing = max(0, min(PROBE_TOKENS, window or PROBE_TOKENS) - len(sample))
+    ids = np.concatenate([sample.ids, draw.integers(0, known, missing)])
     half = len(ids) // 2
     weights = np.zeros(len(ids), np.float32)
-    weights[-PROBE_TOKENS // 4:] = 1
-    fork = np.concatenate([ids[:half], np.where(ids[half:] > 0, ids[half:] - 1, 1)])     # differs at every token
+    weights[half:half + MIN_SHARED_TOKENS] = weights[-1] = 1
+    fork = np.concatenate([ids[:half], draw.integers(0, known, len(ids) - half)])
     pair = [Rendered(ids, weights), Rendered(fork, weights)]
     was_training = model.training
     model.eval()

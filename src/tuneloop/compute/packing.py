@@ -32,6 +32,17 @@ class _Path:
         return self.inputs.astype(">u4").tobytes()      # big-endian bytes sort as the tokens do
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """paths[low:high], which share the `depth` tokens laid out so far: those of the segment `parent` and above it."""
+
+    low: int
+    high: int
+    depth: int
+    parent: int
+    above: list[Ints]       # flat indices of those tokens
+
+
 @dataclass(slots=True)
 class _Builder:
     """Collects the columns of a forest while the trie is walked depth first."""
@@ -41,20 +52,26 @@ class _Builder:
     tokens: list[Ints] = field(default_factory=list)
     positions: list[Ints] = field(default_factory=list)
     multiplicity: list[Ints] = field(default_factory=list)
-    segments: list[list[int]] = field(default_factory=list)         # [start, end, below, parent]
+    segments: list[tuple[int, int, int]] = field(default_factory=list)      # start, end, parent
     flat: dict[int, list[Ints]] = field(default_factory=dict)       # sample -> flat indices along its path
     size: int = 0
 
-    def walk(self, low: int, high: int, depth: int, parent: int, above: list[Ints]) -> None:
-        """Lay out paths[low:high], which agree on their first `depth` tokens; `above` has the flat indices of those."""
+    def lay(self, pending: list[_Run]) -> None:
+        """Lay out runs and what is below them; a stack of our own, because prefixes of prefixes can go deep."""
+        pending.reverse()
+        while pending:
+            pending += reversed(self._walk(pending.pop()))
+
+    def _walk(self, run: _Run) -> list[_Run]:
+        """Lay out the next segment of a run, if one pays; returns the runs below."""
+        low, high, depth = run.low, run.high, run.depth
         first, last = self.paths[low].inputs, self.paths[high - 1].inputs
         common = _common_prefix(first, last)
         alone = common == len(last)     # one path, or equal ones: all end here
         if not alone and common - depth < self.min_shared:
-            self._split(low, high, common, depth, parent, above)
-            return
-        segment, below = len(self.segments), [*above, np.arange(self.size, self.size + common - depth)]
-        self.segments.append([self.size, self.size + common - depth, 0, parent])
+            return self.split(run, common)
+        segment, below = len(self.segments), [*run.above, np.arange(self.size, self.size + common - depth)]
+        self.segments.append((self.size, self.size + common - depth, run.parent))
         self.tokens.append(first[depth:common])
         self.positions.append(np.arange(depth, common))
         self.multiplicity.append(np.full(common - depth, high - low))
@@ -62,19 +79,20 @@ class _Builder:
         while low < high and len(self.paths[low].inputs) == common:
             self.flat[self.paths[low].index] = below
             low += 1
-        if low < high:
-            self._split(low, high, common, common, segment, below)
-        self.segments[segment][2] = self.size
+        return self.split(_Run(low, high, common, segment, below), common)
 
-    def _split(self, low: int, high: int, at: int, depth: int, parent: int, above: list[Ints]) -> None:
-        """Walk each run of paths[low:high] that agrees on the token at `at`; paths that end there come first."""
-        while low < high:
+    def split(self, run: _Run, at: int) -> list[_Run]:
+        """The parts of `run` that agree on the token at `at`; paths that end there come first."""
+        parts: list[_Run] = []
+        low = run.low
+        while low < run.high:
             token = self.paths[low].inputs[at:at + 1]
             end = low + 1
-            while end < high and np.array_equal(self.paths[end].inputs[at:at + 1], token):
+            while end < run.high and np.array_equal(self.paths[end].inputs[at:at + 1], token):
                 end += 1
-            self.walk(low, end, depth, parent, above)
+            parts.append(_Run(low, end, run.depth, run.parent, run.above))
             low = end
+        return parts
 
 
 def build_forest(samples: Sequence[Rendered], *, groups: Sequence[int] | None = None, share: bool = True) -> Forest:
@@ -82,10 +100,9 @@ def build_forest(samples: Sequence[Rendered], *, groups: Sequence[int] | None = 
     paths = _paths(samples, groups)
     builder = _Builder(paths, MIN_SHARED_TOKENS)
     if share:
-        builder._split(0, len(paths), 0, 0, -1, [])
+        builder.lay(builder.split(_Run(0, len(paths), 0, -1, []), 0))
     else:
-        for i in range(len(paths)):
-            builder.walk(i, i + 1, 0, -1, [])
+        builder.lay([_Run(i, i + 1, 0, -1, []) for i in range(len(paths))])
     return _assemble(builder)
 
 
@@ -180,7 +197,11 @@ def _assemble(builder: _Builder) -> Forest:
         weights.append(path.rendered.weights[supervised])
         score_at[branch] = flat[-1]
     counts = [len(t) for t in targets]
-    start, end, below, parent = np.asarray(builder.segments, np.int64).T
+    start, end, parent = np.asarray(builder.segments, np.int64).T
+    below = end.copy()
+    for segment in range(len(below) - 1, -1, -1):       # children come after their parent
+        if parent[segment] >= 0:
+            below[parent[segment]] = max(below[parent[segment]], below[segment])
     return Forest(
         input_ids=np.concatenate(builder.tokens), position_ids=np.concatenate(builder.positions),
         multiplicity=np.concatenate(builder.multiplicity), segments=Segments(start, end, below, parent),

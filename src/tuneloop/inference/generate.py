@@ -25,8 +25,7 @@ def generate(model: Any, tokenizer: ChatTokenizer, prompts: Sequence[Sequence[Me
     try:
         for low in range(0, len(order), BATCH):
             chosen = order[low:low + BATCH]
-            for i, completion in zip(chosen, _answer(model, tokenizer, [encoded[i] for i in chosen], sampling), strict=True):
-                done[i] = completion
+            done |= zip(chosen, _answer(model, tokenizer, [encoded[i] for i in chosen], sampling), strict=True)
             if progress is not None:
                 progress(len(chosen))
     finally:

@@ -64,8 +64,8 @@ class Method(MethodSpec):
         return cast("AbstractContextManager[None]", cast(Any, model).disable_adapter())
 
     def learning_rate(self, parameters: int) -> tuple[float, str]:
-        reason = ("above the usual 1e-5 to 5e-5, which is for full fine-tuning: an update that starts at zero and has few "
-                  "parameters needs about ten times more")
+        reason = ("above the usual 1e-5 to 5e-5, which is for full fine-tuning: an update that starts at zero and has "
+                  "few parameters needs about ten times more")
         return (5e-4 if parameters < 1e9 else 2e-4), reason + ("; a base below 1B parameters bears more still"
                                                                if parameters < 1e9 else "")
 
@@ -75,8 +75,12 @@ class Method(MethodSpec):
         return MethodMemory(sum(self.rank * (i + o) * n for i, o, n in layers), frozen_head=True)
 
     def _check_targets(self, model: nn.Module) -> None:
-        names = {name.rpartition(".")[2] for name, module in model.named_modules() if hasattr(module, "weight")
-                 and getattr(module.weight, "ndim", 0) == 2}
+        from torch import nn
+
+        head = cast(Any, model).get_output_embeddings()
+        names = {name.rpartition(".")[2] for name, module in model.named_modules()
+                 if getattr(getattr(module, "weight", None), "ndim", 0) == 2
+                 and module is not head and not isinstance(module, nn.Embedding)}
         unknown = sorted(set(self.targets or []) - names)
         if unknown:
             raise UserError(f"method.targets names layers that this base does not have: {', '.join(unknown)}.",

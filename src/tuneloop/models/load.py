@@ -41,7 +41,8 @@ def load_model(folder: Path, **options: Any) -> nn.Module:
     for name in dropouts(config):
         setattr(config, name, 0.0)
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=options.pop("dtype", precision()), **options)
+    options.setdefault("dtype", precision())
+    model = AutoModelForCausalLM.from_pretrained(folder, config=config, **options)
     return cast("nn.Module", model.to(device()).requires_grad_(False).eval())
 
 

@@ -1,8 +1,8 @@
 """Memory and time by arithmetic. L layers, d hidden, f feed-forward, V vocabulary, T tokens computed at once.
 
 Saved activations per token and layer, fp32 and without checkpointing: 4 f + 7 d floats (a fit to Llama-like blocks of
-transformers with PEFT inside). FLOPs per token: 2 per multiply-add and weight, forward; the same again for the gradient to
-the activations, and once more for the gradient to the weights where those train (Kaplan et al. 2020, arXiv 2001.08361).
+transformers with PEFT inside). FLOPs per token: 2 per multiply-add and weight, forward; the same again for the gradient
+to the activations, and once more for the gradient to weights that train (Kaplan et al. 2020, arXiv 2001.08361).
 """
 
 from __future__ import annotations

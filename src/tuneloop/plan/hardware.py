@@ -21,10 +21,9 @@ class Hardware:
 
 
 def here() -> Hardware:
-    """This machine. Its matrix rate is measured for about a tenth of a second, on a product of a small model's shape."""
+    """This machine. Its matrix rate is measured in about a tenth of a second, on a product of a small model's shape."""
     memory = psutil.virtual_memory()
-    return Hardware(len(psutil.Process().cpu_affinity() if hasattr(psutil.Process, "cpu_affinity") else range(os.cpu_count() or 1)),
-                    memory.total, memory.available, _measure())
+    return Hardware(os.cpu_count() or 1, memory.total, memory.available, _measure())
 
 
 def _measure() -> float:

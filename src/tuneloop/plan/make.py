@@ -15,8 +15,8 @@ from tuneloop.methods.base import MethodSpec
 from tuneloop.models.shape import Shape
 from tuneloop.plan import estimate
 from tuneloop.plan.hardware import Hardware
-from tuneloop.record import Value
 from tuneloop.plan.spec import TrainingSpec
+from tuneloop.record import Value
 from tuneloop.types import Rendered
 
 GIB = 2**30
@@ -81,9 +81,9 @@ def make(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Workloa
     steps = math.ceil(values["training.epochs"].value * len(work.train) / batch)
     if training.max_steps is not None:
         steps = min(steps, training.max_steps)
-    looks = values.setdefault("training.evaluate_every", Value(max(1, round(steps / 6)), "planned",
+    looks = values.setdefault("training.evaluate_every", Value(math.ceil(steps / 6), "planned",
                                                                "about six looks at the validation loss"))
-    values.setdefault("training.checkpoint_every", Value(looks.value, "planned", "with every look at the validation loss"))
+    values.setdefault("training.checkpoint_every", Value(looks.value, "planned", "with every look at validation"))
     unique, logical = _tokens_per_step(work.train, batch)
     largest = int(min(budget, max(unique, max(len(r) for r in work.train))))
     memory = estimate.training_memory(shape, cost, largest)
@@ -142,4 +142,5 @@ def _seconds(shape: Shape, cost: Any, work: Workload, hardware: Hardware, steps:
         evaluation += estimate.forward_flops(shape, 4, 4) * answer * len(work.test) / 16 / rate * 4
     training = steps * estimate.training_flops(shape, cost, unique, supervised * unique / 64) / rate
     looks = max(1, steps // every) * forward(work.validation, 1)
-    return {"baseline": round(evaluation, 1), "training": round(training + looks, 1), "evaluation": round(evaluation, 1)}
+    seconds = {"baseline": evaluation, "training": training + looks, "evaluation": evaluation}
+    return {stage: round(s, 1) for stage, s in seconds.items()}

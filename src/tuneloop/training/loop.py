@@ -78,9 +78,9 @@ def fit(model: ForestModel, objective: Objective, train: Sequence[Rendered], val
             if progress.step % settings.evaluate_every == 0 or last:
                 progress = _validate(model, validation, settings, progress, folder, report)
                 look(progress.step)
-            if progress.step % settings.checkpoint_every == 0 or last or interrupted.is_set():
-                if accelerator.is_main_process:
-                    checkpoint.save(folder, model, optimizer.optimizer, progress)
+            due = progress.step % settings.checkpoint_every == 0 or last or interrupted.is_set()
+            if due and accelerator.is_main_process:
+                checkpoint.save(folder, model, optimizer.optimizer, progress)
             if interrupted.is_set():
                 raise KeyboardInterrupt
     if progress.best_step is not None:
@@ -108,8 +108,9 @@ def _step(accelerator: Any, model: Any, optimizer: Any, objective: Objective, tr
     mean = float(accelerator.reduce(total, "sum")) / denominator
     norm = float(accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm))
     if not (math.isfinite(mean) and math.isfinite(norm)):
-        raise TrainingFailed(_explain_not_finite(mean, norm, rate, step), fix="lower training.learning_rate, or look at "
-                             "the rows of this step with `tuneloop check`; earlier checkpoints are kept")
+        raise TrainingFailed(_explain_not_finite(mean, norm, rate, step),
+                             fix="lower training.learning_rate, or look at the rows with `tuneloop check`; earlier "
+                                 "checkpoints are kept")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     tokens = sum(f.unique_tokens for f in forests)
@@ -147,7 +148,8 @@ def _validate(model: ForestModel, validation: Sequence[Rendered], settings: Sett
         progress = replace(progress, best_step=progress.step, best_loss=loss, stale_looks=0)
     else:
         stale = progress.stale_looks + 1
-        progress = replace(progress, stale_looks=stale, stopped_early=stale >= settings.patience)
+        progress = replace(progress, stale_looks=stale,
+                           stopped_early=stale >= settings.patience and progress.step < settings.steps)
     report({"event": "validation", "step": progress.step, "loss": loss, "best": best,
             "seconds": round(progress.seconds, 3)})
     return progress
@@ -179,7 +181,8 @@ def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[
 
 def _after_step(progress: Progress, entry: dict[str, Any], seconds: float) -> Progress:
     return replace(progress, step=progress.step + 1, tokens=progress.tokens + entry["tokens"],
-                   seconds=progress.seconds + seconds, peak_memory_bytes=max(progress.peak_memory_bytes, memory_bytes()))
+                   seconds=progress.seconds + seconds,
+                   peak_memory_bytes=max(progress.peak_memory_bytes, memory_bytes()))
 
 
 def memory_bytes() -> int:

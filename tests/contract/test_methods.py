@@ -1,0 +1,279 @@
+"""Every method, on every family: step, save, load, merge, equal logits; what should train moved and nothing else did.
+
+A new method is picked up by its name. The fast tests take a few families for each method, all of them once; the whole
+matrix is slow.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import exact
+from tiny import FAMILIES, tiny_base
+from tuneloop.catalog import Catalog
+from tuneloop.compute.model import ForestModel
+from tuneloop.errors import UserError
+from tuneloop.methods.base import MethodSpec
+from tuneloop.models.load import load_model
+from tuneloop.models.shape import read_shape
+
+CATALOG = Catalog("method", "tuneloop.methods", "Method")
+WIDE = {"gemma3_text": {"sliding_window": 64}}
+ROWS = exact.sharing_rows()
+IDS = torch.from_numpy(ROWS[0].ids).unsqueeze(0)
+
+
+def matrix() -> list[Any]:
+    """Each family with the method whose turn it is, and each method at least once; the other pairs are slow."""
+    names = CATALOG.names
+    fast = {(names[i % len(names)], FAMILIES[i % len(FAMILIES)]) for i in range(max(len(names), len(FAMILIES)))}
+    return [pytest.param(name, family, marks=() if (name, family) in fast else pytest.mark.slow, id=f"{name}-{family}")
+            for name in names for family in FAMILIES]
+
+
+@pytest.fixture(scope="session")
+def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The tiny base of a family, made once."""
+    made: dict[str, Path] = {}
+
+    def folder(family: str) -> Path:
+        if family not in made:
+            made[family] = tiny_base(tmp_path_factory.mktemp(family), family, **WIDE.get(family, {}))
+        return made[family]
+    return folder
+
+
+class Case:
+    """A base of one family with one method applied."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.method: MethodSpec = CATALOG.get(name)(kind=name)
+        self.folder = folder
+        self.base = self.fresh()
+        self.model = self.method.apply(self.fresh(), seed=1)
+
+    def fresh(self) -> nn.Module:
+        return load_model(self.folder, **({"dtype": torch.float32} | self.method.load_options()))
+
+    def trained(self) -> Case:
+        """After two real optimizer steps: in LoRA's first one half of the gradients is zero."""
+        wrapper = ForestModel(self.model)
+        optimizer = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad], lr=1e-2)
+        for _ in range(2):
+            optimizer.zero_grad()
+            exact.packed_loss(wrapper, ROWS).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        self.model.eval()
+        return self
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest, folder_of: Callable[[str], Path]) -> Case:
+    name, family = request.param
+    return Case(name, folder_of(family))
+
+
+def everywhere(test: Callable[..., None]) -> Callable[..., None]:
+    """Run `test(case)` for the methods and families of the matrix."""
+    pairs = [pytest.param(p.values, marks=p.marks, id=p.id) for p in matrix()]
+    return pytest.mark.parametrize("case", pairs, indirect=True)(test)
+
+
+@torch.no_grad()
+def logits(model: nn.Module) -> Tensor:
+    found: Tensor = model(input_ids=IDS, use_cache=False).logits
+    return found
+
+
+def own_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of all parameters, under their names."""
+    return {n: p.detach().clone() for n, p in model.named_parameters()}
+
+
+@everywhere
+def test_training_lowers_the_loss_and_moves_the_logits(case: Case) -> None:
+    before, at_start = exact.packed_loss(ForestModel(case.model), ROWS).item(), logits(case.model)
+    case.trained()
+    assert exact.packed_loss(ForestModel(case.model), ROWS).item() < before
+    assert (logits(case.model) - at_start).abs().max() > 1e-3
+
+
+@everywhere
+def test_what_should_train_moved_and_nothing_else_did(case: Case) -> None:
+    before = own_parameters(case.model)
+    trains = {n for n, p in case.model.named_parameters() if p.requires_grad}
+    buffers = {n: b.clone() for n, b in case.model.named_buffers()}
+    case.trained()
+    after = own_parameters(case.model)
+    moved = {n for n in before if not torch.equal(before[n], after[n])}
+    assert moved == trains
+    assert trains
+    assert all(torch.equal(buffers[n], b) for n, b in case.model.named_buffers())
+
+
+@everywhere
+def test_the_plan_counts_what_trains(case: Case) -> None:
+    counted = sum(p.numel() for p in case.model.parameters() if p.requires_grad)     # tied weights are one parameter
+    memory = case.method.memory(read_shape(case.folder))
+    assert memory.trainable_parameters == counted
+    head: Any = ForestModel(case.model).inner.get_output_embeddings()
+    assert memory.frozen_head == (not head.weight.requires_grad)
+
+
+@everywhere
+def test_saved_and_loaded_gives_the_same_logits(case: Case, tmp_path: Path) -> None:
+    case.trained()
+    case.method.save(case.model, tmp_path)
+    loaded = case.method.load(case.fresh(), tmp_path).eval()
+    assert torch.equal(logits(loaded), logits(case.model))
+    assert not any(p.requires_grad for p in loaded.parameters())
+
+
+@everywhere
+def test_merged_gives_the_same_logits_as_a_plain_model(case: Case, tmp_path: Path) -> None:
+    wanted = logits(case.trained().model)
+    merged: Any = case.method.merge(case.model)
+    assert type(merged) is type(case.base)
+    assert (logits(merged) - wanted).abs().max() <= 1e-5
+    assert {n for n, _ in merged.named_parameters()} == {n for n, _ in case.base.named_parameters()}
+    merged.save_pretrained(tmp_path)
+    assert (logits(load_model(tmp_path, dtype=torch.float32)) - wanted).abs().max() <= 1e-5
+
+
+@everywhere
+def test_reference_gives_the_base_or_says_why_not(case: Case) -> None:
+    wanted, tuned = logits(case.base), logits(case.trained().model)
+    try:
+        context = case.method.reference(case.model)
+    except UserError as error:
+        assert error.fix
+        return
+    with context:
+        assert torch.equal(logits(case.model), wanted)
+    assert torch.equal(logits(case.model), tuned)
+
+
+@everywhere
+def test_the_same_seed_gives_the_same_start(case: Case) -> None:
+    first, again = own_parameters(case.model), own_parameters(case.method.apply(case.fresh(), seed=1))
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[n], again[n]) for n in first)
+
+
+@everywhere
+def test_what_trains_is_in_the_precision_of_the_base(case: Case) -> None:
+    assert {p.dtype for p in case.model.parameters() if p.requires_grad} == {torch.float32}
+
+
+@pytest.mark.parametrize("parameters", [1e8, 7e9])
+@pytest.mark.parametrize("name", CATALOG.names)
+def test_the_planned_learning_rate_is_believable_and_explained(name: str, parameters: float) -> None:
+    rate, why = CATALOG.get(name)(kind=name).learning_rate(int(parameters))
+    assert 1e-6 <= rate <= 1e-2
+    assert why
+
+
+# LoRA is PEFT's: gradients, files and refusals are those of PEFT.
+
+FEW = ["llama", "gpt2"]
+
+
+def lora_with_values(model: nn.Module, **options: Any) -> nn.Module:
+    """LoRA whose B is not zero, so that all its gradients count."""
+    tuned: nn.Module = CATALOG.get("lora")(**options).apply(model, seed=3)
+    torch.manual_seed(4)
+    with torch.no_grad():
+        for name, p in tuned.named_parameters():
+            if "lora_B" in name:
+                p.normal_(std=0.1)
+    return tuned
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lora_gradients_equal_those_of_plain_peft(family: str, folder_of: Callable[[str], Path],
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base = exact.double(folder_of(family), monkeypatch)
+    theirs: Any = get_peft_model(copy.deepcopy(base), LoraConfig(  # type: ignore[arg-type]
+        r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"))
+    ours = lora_with_values(base, rank=4)
+    theirs.load_state_dict(ours.state_dict())
+    wanted = exact.gradients(theirs, exact.plain_loss(theirs, ROWS))
+    assert all(g.abs().max() > 0 for g in wanted.values())
+    for share in (True, False):
+        got = exact.gradients(ours, exact.packed_loss(ForestModel(ours), ROWS, share=share))
+        assert exact.difference(got, wanted) <= 1e-9
+
+
+@pytest.mark.parametrize("family", FEW)
+def test_the_saved_adapter_loads_in_plain_peft(family: str, folder_of: Callable[[str], Path], tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    ours = lora_with_values(load_model(folder_of(family), dtype=torch.float32), rank=4).eval()
+    CATALOG.get("lora")(rank=4).save(ours, tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
+    plain = AutoModelForCausalLM.from_pretrained(folder_of(family), dtype=torch.float32)
+    assert torch.equal(logits(PeftModel.from_pretrained(plain, tmp_path).eval()), logits(ours))
+
+
+@pytest.mark.parametrize(("family", "targets"), [("llama", ["q_proj", "down_proj"]), ("gpt2", ["c_attn"])])
+def test_only_the_named_targets_are_adapted(family: str, targets: list[str], folder_of: Callable[[str], Path]) -> None:
+    method = CATALOG.get("lora")(rank=2, targets=targets)
+    model = method.apply(load_model(folder_of(family), dtype=torch.float32), seed=0)
+    trained = [n for n, p in model.named_parameters() if p.requires_grad]
+    assert {n.split(".lora_")[0].rpartition(".")[2] for n in trained} == set(targets)
+    counted = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert method.memory(read_shape(folder_of(family))).trainable_parameters == counted
+
+
+def test_unknown_targets_are_refused_with_the_list(folder_of: Callable[[str], Path]) -> None:
+    base = load_model(folder_of("llama"), dtype=torch.float32)
+    with pytest.raises(UserError) as caught:
+        CATALOG.get("lora")(targets=["q_proj", "query", "c_attn"]).apply(base, seed=0)
+    assert "c_attn, query" in str(caught.value)
+    for name in ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"):
+        assert name in caught.value.wanted
+    assert not any("lora" in n for n, _ in base.named_parameters())
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_targets_that_the_plan_cannot_count_are_refused(target: str, folder_of: Callable[[str], Path]) -> None:
+    """The head and the embedding are no layers of the blocks; adapting them would be planned as if it were free."""
+    with pytest.raises(UserError):
+        CATALOG.get("lora")(targets=[target]).apply(load_model(folder_of("mistral"), dtype=torch.float32), seed=0)
+
+
+@pytest.mark.parametrize(("alpha", "scale"), [(None, 2.0), (4.0, 0.5)])
+def test_alpha_over_rank_scales_the_update(alpha: float | None, scale: float, folder_of: Callable[[str], Path]) -> None:
+    model = lora_with_values(load_model(folder_of("llama"), dtype=torch.float32), rank=8, alpha=alpha)
+    layer: Any = next(m for n, m in model.named_modules() if n.endswith("q_proj"))
+    x = torch.randn(3, 32)
+    update = layer.lora_B["default"](layer.lora_A["default"](x))
+    assert torch.allclose(layer(x), layer.base_layer(x) + scale * update, atol=1e-5)
+
+
+def test_another_seed_gives_another_start_at_the_base(folder_of: Callable[[str], Path]) -> None:
+    base = load_model(folder_of("llama"), dtype=torch.float32)
+    wanted = logits(base)
+    one, two = (CATALOG.get("lora")().apply(copy.deepcopy(base), seed) for seed in (1, 2))
+    assert torch.equal(logits(one), wanted)
+    assert torch.equal(logits(two), wanted)
+    a, b = own_parameters(one), own_parameters(two)
+    assert all(torch.equal(a[n], b[n]) != ("lora_A" in n) for n in a)
+
+
+def test_dropout_acts_in_training_and_not_in_evaluation(folder_of: Callable[[str], Path]) -> None:
+    model = lora_with_values(load_model(folder_of("llama"), dtype=torch.float32), dropout=0.5)
+    model.train()
+    assert not torch.equal(logits(model), logits(model))
+    model.eval()
+    assert torch.equal(logits(model), logits(model))

@@ -1,0 +1,173 @@
+"""Forests and micro-batches against a brute-force oracle that knows nothing of tries."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuneloop.compute import packing
+from tuneloop.compute.packing import MIN_SHARED_TOKENS, build_forest, micro_batches
+from tuneloop.types import Forest, Rendered
+
+
+def rendered(ids: list[int], supervised: list[int]) -> Rendered:
+    """A sample whose targets at `supervised` have the weights 1, 2, 3 ..."""
+    weights = np.zeros(len(ids), np.float32)
+    weights[supervised] = np.arange(1, len(supervised) + 1)
+    return Rendered(np.array(ids, np.int64), weights)
+
+
+@st.composite
+def forking(draw: st.DrawFn) -> list[Rendered]:
+    """Samples that extend or repeat the beginnings of earlier ones, forks closer than MIN_SHARED_TOKENS included."""
+    token = st.integers(0, 2)       # so few that tails agree by chance, too
+    samples: list[list[int]] = []
+    for _ in range(draw(st.integers(1, 7))):
+        start: list[int] = []
+        if samples and draw(st.booleans()):
+            parent = draw(st.sampled_from(samples))
+            start = parent[:draw(st.integers(0, len(parent)))]
+        ids = start + draw(st.lists(token, max_size=24))
+        samples.append(ids + [0] * max(0, 2 - len(ids)))
+    return [rendered(ids, sorted(draw(st.sets(st.integers(1, len(ids) - 1), min_size=1, max_size=4))))
+            for ids in samples]
+
+
+def inputs_of(sample: Rendered) -> list[int]:
+    """What is fed: everything before the last target."""
+    last = max(i for i, weight in enumerate(sample.weights) if weight and i)
+    return [int(i) for i in sample.ids[:last]]
+
+
+def path_to(forest: Forest, flat: int) -> list[int]:
+    """Flat indices from the root to `flat`, found by walking from parent to parent."""
+    s = forest.segments
+    segment = next(i for i in range(len(s)) if s.start[i] <= flat < s.end[i])
+    path = list(range(s.start[segment], flat + 1))
+    while (segment := int(s.parent[segment])) >= 0:
+        path = list(range(s.start[segment], s.end[segment])) + path
+    return path
+
+
+def fewest_tokens(samples: list[Rendered]) -> int:
+    """Tokens of a trie in which every shared prefix counts once, however short."""
+    return len({tuple(inputs_of(s)[:n]) for s in samples for n in range(1, len(inputs_of(s)) + 1)})
+
+
+@pytest.mark.parametrize("share", [True, False])
+@given(samples=forking())
+@settings(max_examples=80, deadline=None)
+def test_every_branch_reads_its_own_sample(samples: list[Rendered], share: bool) -> None:
+    forest = build_forest(samples, share=share)
+    through = np.zeros(forest.unique_tokens, int)
+    m = 0
+    for branch, sample in enumerate(samples):
+        path = path_to(forest, int(forest.score_at[branch]))
+        through[path] += 1
+        assert forest.input_ids[path].tolist() == inputs_of(sample)
+        assert forest.position_ids[path].tolist() == list(range(len(path)))
+        for i in np.flatnonzero(sample.weights):
+            assert forest.predict_at[m] == path[i - 1]
+            assert forest.targets[m] == sample.ids[i]
+            assert forest.weights[m] == sample.weights[i]
+            assert forest.branch_of[m] == branch
+            m += 1
+    assert m == len(forest.targets) == len(forest.predict_at)
+    assert forest.branches == len(samples)
+    assert forest.multiplicity.tolist() == through.tolist()
+    assert forest.logical_tokens == sum(len(inputs_of(s)) for s in samples)
+    if not share:
+        assert forest.unique_tokens == forest.logical_tokens
+
+
+@given(samples=forking())
+@settings(max_examples=80, deadline=None)
+def test_segments_are_depth_first_and_descendants_one_slice(samples: list[Rendered]) -> None:
+    s = build_forest(samples).segments
+    assert s.start.tolist() == [0, *s.end[:-1].tolist()]
+    for i in range(len(s)):
+        children = [j for j in range(len(s)) if s.parent[j] == i]
+        assert all(j > i for j in children)
+        assert s.below[i] == max((int(s.below[j]) for j in children), default=int(s.end[i]))
+        assert not children or s.end[i] - s.start[i] >= MIN_SHARED_TOKENS     # shorter ones do not pay
+
+
+@given(samples=forking())
+@settings(max_examples=80, deadline=None)
+def test_all_is_shared_when_every_length_pays(samples: list[Rendered]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "MIN_SHARED_TOKENS", 1)
+        assert build_forest(samples).unique_tokens == fewest_tokens(samples)
+
+
+def test_a_forest_written_out_by_hand() -> None:
+    """Two answers to one prompt of 16 tokens, and one row of its own."""
+    prompt = list(range(100, 116))
+    samples = [rendered([*prompt, 7, 8], [16, 17]),             # feeds the prompt and 7
+               rendered([5, 6], [1]),                           # feeds 5
+               rendered([*prompt, 3, 4, 9], [17, 18])]          # feeds the prompt, 3 and 4; 3 itself carries no loss
+    forest = build_forest(samples, groups=[4, 2, 4])
+    assert forest.input_ids.tolist() == [5, *prompt, 3, 4, 7]           # depth first, in the order of the tokens
+    assert forest.position_ids.tolist() == [0, *range(16), 16, 17, 16]
+    assert forest.multiplicity.tolist() == [1, *[2] * 16, 1, 1, 1]
+    assert list(forest.segments) == [(0, 1, 1), (1, 17, 20), (17, 19, 19), (19, 20, 20)]
+    assert forest.segments.parent.tolist() == [-1, -1, 1, 1]
+    assert forest.predict_at.tolist() == [16, 19, 0, 17, 18]
+    assert forest.targets.tolist() == [7, 8, 6, 4, 9]
+    assert forest.weights.tolist() == [1, 2, 1, 1, 2]
+    assert forest.branch_of.tolist() == [0, 0, 1, 2, 2]
+    assert forest.score_at.tolist() == [19, 0, 18]
+    assert forest.group_of.tolist() == [4, 2, 4]
+    assert (forest.unique_tokens, forest.logical_tokens) == (20, 36)
+
+
+@given(samples=forking(), budget=st.integers(1, 120), share=st.booleans(), data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_micro_batches_keep_to_the_budget(samples: list[Rendered], budget: int, share: bool,
+                                          data: st.DataObject) -> None:
+    groups = data.draw(st.none() | st.lists(st.integers(0, 3), min_size=len(samples), max_size=len(samples)))
+    batches = micro_batches(samples, budget, groups=groups, share=share)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(samples)))
+    assert batches == micro_batches(samples, budget, groups=groups, share=share)
+    where = [next(b for b, batch in enumerate(batches) if i in batch) for i in range(len(samples))]
+    if groups is not None:
+        assert all(where[i] == where[j] for i in range(len(samples)) for j in range(i) if groups[i] == groups[j])
+    for batch in batches:
+        tokens = build_forest([samples[i] for i in batch], share=share).unique_tokens
+        alone = len(batch) == 1 or (groups is not None and len({groups[i] for i in batch}) == 1)
+        assert tokens <= budget or alone
+
+
+@given(samples=forking(), share=st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_tokens_are_counted_as_they_are_built(samples: list[Rendered], share: bool) -> None:
+    counted = packing._unique_tokens(packing._paths(samples, None), share)
+    assert counted == build_forest(samples, share=share).unique_tokens
+
+
+def test_a_budget_that_holds_all_makes_one_micro_batch() -> None:
+    samples = [rendered([i] * 20, [19]) for i in range(9)]
+    assert micro_batches(samples, 9 * 19) == [list(range(9))]
+    assert [len(b) for b in micro_batches(samples, 9 * 19 - 1)] == [8, 1]
+    assert [len(b) for b in micro_batches(samples, 3 * 19)] == [3, 3, 3]
+
+
+def test_neighbours_share_their_prefix_in_a_micro_batch() -> None:
+    prompts = [[p] * 40 for p in (1, 2)]
+    samples = [rendered([*prompts[i % 2], 10 + i, 3], [41]) for i in range(8)]       # given in turns
+    assert micro_batches(samples, 44) == [[0, 2, 4, 6], [1, 3, 5, 7]]
+
+
+def test_a_sample_without_a_target_is_refused() -> None:
+    with pytest.raises(ValueError, match="without a supervised token"):
+        build_forest([Rendered(np.array([1, 2]), np.array([1, 0], np.float32))])     # nothing precedes the first token
+
+
+def test_long_chains_of_prefixes_are_laid_out() -> None:
+    """Every row is the beginning of the next, as when a conversation of many turns is cut after each."""
+    step = MIN_SHARED_TOKENS + 1
+    samples = [rendered([1] * (step * n), [step * n - 1]) for n in range(1, 601)]
+    forest = build_forest(samples)
+    assert forest.unique_tokens == 600 * step - 1
