@@ -85,7 +85,7 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """The trees of a forest, depth first: `start`, `end`, `below` as in the module docstring; `parent` is -1 at roots."""
+    """The trees of a forest, depth first, as in the module docstring; `parent` is -1 at roots."""
 
     start: Ints         # (S,)
     end: Ints           # (S,)
