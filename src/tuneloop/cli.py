@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from tuneloop.training.watch import Watcher
 
 app = typer.Typer(name="tuneloop", no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
+                  pretty_exceptions_enable=False,
                   help="Fine-tune a language model on your examples, and prove whether the result is better.",
                   epilog="Exit codes: 0 done, goal met; 1 failed; 2 input wrong; 3 goal not met; 4 undecided.")
 START, DATA, TRAIN, JUDGE, USE, BRIDGES = "Start", "Data", "Train", "Judge", "Use", "Bridges"
@@ -35,21 +39,19 @@ RunName = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder or n
 
 def main() -> None:
     """Entry point: a user error is printed, not a traceback."""
+    _quieten()
     try:
-        app(standalone_mode=False)
+        app()
     except UserError as error:
         _complain(error.text)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _complain("Interrupted. What was finished is kept; continue with `tuneloop run --resume latest`.")
-        sys.exit(1)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
-    except Exception as error:
-        if isinstance(error, SystemExit) or not hasattr(error, "format_message"):
-            raise
-        _complain(error.format_message())
-        sys.exit(2)
+
+
+def _quieten() -> None:
+    """Other libraries' advice to programmers is no help to whoever runs a command."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 def _complain(text: str) -> None:
@@ -232,7 +234,7 @@ def runs_(action: Annotated[str, typer.Argument(metavar="[show]", show_default=F
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("run", "base", "method", "verdict", "what"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column == "run", overflow="fold")
     for entry in listed:
         table.add_row(*(escape(str(v)) for v in entry.values()))
     console.print(table if listed else f"There are no runs in {runs}. `tuneloop demo` makes one.")
@@ -319,9 +321,13 @@ def _execute(recipe: Recipe, folder: RunFolder, until: str, as_json: bool) -> No
     from tuneloop.loop import run as run_loop
     from tuneloop.terminal import show_verdict
 
-    with _watching(as_json) as watch:
-        watch.say(f"run folder: {folder.path}")
-        result = run_loop(recipe, folder, watch, until)
+    try:
+        with _watching(as_json) as watch:
+            watch.say(f"run folder: {folder.path}")
+            result = run_loop(recipe, folder, watch, until)
+    except KeyboardInterrupt:
+        _complain(f"Interrupted. What was finished is kept; continue with `tuneloop run --resume {folder.path}`.")
+        raise typer.Exit(1) from None
     if as_json:
         _print_json(result | {"folder": str(folder.path)})
     elif "verdict" in result:
@@ -338,21 +344,11 @@ def _watching(as_json: bool) -> Iterator[Watcher]:
     from tuneloop.terminal import Terminal
     from tuneloop.training.watch import Silent
 
-    _quieten()
     if as_json:
         yield Silent()
         return
     with Terminal(console) as terminal:
         yield terminal
-
-
-def _quieten() -> None:
-    """Other libraries' advice to programmers is no help to whoever runs a command."""
-    import logging
-    import warnings
-
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 def _find(name: str, runs: Path) -> RunFolder:

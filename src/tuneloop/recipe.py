@@ -197,7 +197,7 @@ class _Checker:
                     self._add(at, f"'{'.'.join(at)}' is missing")
                 else:
                     self._add(at, f"'{'.'.join(at)}' is {item['input']!r}",
-                              wanted=item["msg"].removeprefix("Input should be "))
+                              wanted=item["msg"].removeprefix("Input should be ").removeprefix("Value error, "))
             return None
 
     def _refuse_unknown(self, value: dict[str, Any], known: list[str], path: Path_) -> dict[str, Any]:

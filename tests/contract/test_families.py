@@ -160,3 +160,27 @@ def test_short_rows_are_probed_with_a_prefix_long_enough_to_share(tmp_path: Path
     assert choose_packing(load_model(tiny_base(tmp_path / "a"), dtype=torch.float32), rows).mode == "forest"
     falls_back(tiny_base(tmp_path / "b", "lfm2", layer_types=["conv", "full_attention"], block_multiple_of=8),
                "differ from the base's own", rows)
+
+
+SHARES = {"granite": {"logits_scaling": 4.0, "attention_multiplier": 0.3}, "cohere": {"logit_scale": 0.25}, "olmo2": {},
+          "phi3": {}, "gpt_neox": {}, "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}}
+CANNOT_SHARE: dict[str, dict[str, Any]] = {
+    "gemma2": {"sliding_window": 64}, "bloom": {}, "mamba": {}, "jamba": {},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 64}}
+
+
+@pytest.mark.parametrize("family", SHARES)
+def test_more_families_share(family: str, tmp_path: Path) -> None:
+    """What each does to its logits, its positions or its attention is followed."""
+    model = load_model(tiny_base(tmp_path, family, **SHARES[family]), dtype=torch.float32)
+    packing = choose_packing(model, ROWS)
+    assert (packing.mode, packing.share) == ("forest", True), packing.why
+    with torch.no_grad():
+        ours = ForestModel(model)(to_batch(build_forest(ROWS))).logprobs
+        assert (ours - torch.cat(exact.plain_logprobs(model, ROWS))).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("family", CANNOT_SHARE)
+def test_families_that_cannot_share_are_found_out(family: str, tmp_path: Path) -> None:
+    """Recurrent layers, soft-capped attention, positions that come with a mask, attention of its own."""
+    falls_back(tiny_base(tmp_path, family, **CANNOT_SHARE[family]), "rows are computed one by one")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from tuneloop.grading.metrics import METRICS
 from tuneloop.spec import Spec
-
-LABEL_METRICS = ("accuracy", "macro_f1")
-OPEN_METRICS = ("exact_match", "rouge_l")
 
 NOT_YET = {
     "max_forgetting": "forgetting is not measured yet",
@@ -22,10 +20,16 @@ NOT_YET = {
 """Keys that the design foresees and this version does not measure: refused by name rather than ignored."""
 
 
+def _known(metric: str) -> str:
+    if metric != "auto" and metric not in METRICS:
+        raise ValueError(f"auto or a metric: {', '.join(METRICS)}")
+    return metric
+
+
 class Goal(Spec):
     """Bounds that the verdict is decided on, each by its confidence interval and not by its point."""
 
-    metric: Literal["auto", "accuracy", "macro_f1", "exact_match", "rouge_l"] = "auto"
+    metric: Annotated[str, AfterValidator(_known)] = "auto"
     """What is measured; auto is accuracy for labels and rouge_l for open answers."""
     at_least: Annotated[float, Field(ge=0, le=1)] | None = None
     """The tuned model's score must be at least this."""

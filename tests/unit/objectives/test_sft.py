@@ -1,0 +1,57 @@
+"""The loss of supervised fine-tuning, by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from tuneloop.compute.model import to_batch
+from tuneloop.compute.packing import build_forest
+from tuneloop.objectives.sft import Objective
+from tuneloop.types import Batch, Outputs, Rendered
+
+HALF, THIRD, TENTH = math.log(1 / 2), math.log(1 / 3), math.log(1 / 10)
+
+
+def batch_of(*weights: list[float]) -> Batch:
+    """Rows whose first token is the prompt and whose further ones carry these weights."""
+    rows = [Rendered(np.arange(len(w) + 1) + 10 * i, np.array([0, *w], np.float32)) for i, w in enumerate(weights)]
+    return to_batch(build_forest(rows))
+
+
+def outputs(batch: Batch, logprobs: list[float]) -> Outputs:
+    return Outputs(torch.tensor(logprobs, requires_grad=True), batch.branch_of, batch.forest.branches)
+
+
+def test_the_loss_is_the_sum_of_the_answers_negative_logprobs() -> None:
+    batch = batch_of([1, 1], [1])
+    out = outputs(batch, [HALF, THIRD, TENTH])      # the targets' probabilities: 1/2 and 1/3; 1/10
+    assert Objective().loss(out, batch).loss.item() == pytest.approx(math.log(2 * 3 * 10), rel=1e-6)
+    assert out.per_branch().tolist() == pytest.approx([HALF + THIRD, TENTH])
+
+
+def test_weights_multiply_their_tokens() -> None:
+    batch = batch_of([2, 0.5], [3])
+    out = outputs(batch, [HALF, THIRD, TENTH])
+    loss = Objective().loss(out, batch).loss
+    assert loss.item() == pytest.approx(2 * math.log(2) + 0.5 * math.log(3) + 3 * math.log(10), rel=1e-6)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert out.logprobs.grad is not None
+    assert out.logprobs.grad.tolist() == [-2, -0.5, -3]
+
+
+def test_a_token_without_weight_is_no_target() -> None:
+    batch = batch_of([1, 0, 1])
+    assert batch.targets.tolist() == [1, 3]
+    assert Objective().loss(outputs(batch, [HALF, TENTH]), batch).loss.item() == pytest.approx(math.log(20), rel=1e-6)
+
+
+def test_the_mean_is_over_tokens_and_not_over_rows() -> None:
+    """The loop divides by the weights of the whole step: -log(1/2) once and -log(1/10) three times make four tokens."""
+    assert Objective.denominator == "weight"
+    batch = batch_of([1], [1, 1, 1])
+    loss = Objective().loss(outputs(batch, [HALF, TENTH, TENTH, TENTH]), batch).loss
+    assert loss.item() / float(batch.weights.sum()) == pytest.approx((math.log(2) + 3 * math.log(10)) / 4, rel=1e-6)
