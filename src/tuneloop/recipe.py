@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from tuneloop.catalog import Catalog
 from tuneloop.data.spec import DataSpec
@@ -19,6 +19,7 @@ from tuneloop.errors import UserError, raise_all
 from tuneloop.evaluation.goal import NOT_YET, Goal
 from tuneloop.evaluation.spec import EvaluationSpec
 from tuneloop.methods.base import MethodSpec
+from tuneloop.models.aliases import aliases
 from tuneloop.objectives.base import Objective
 from tuneloop.plan.spec import TrainingSpec
 from tuneloop.spec import Spec
@@ -27,7 +28,11 @@ METHODS = Catalog("method", "tuneloop.methods", "Method")
 OBJECTIVES = Catalog("objective", "tuneloop.objectives", "Objective")
 PARTS: dict[str, type[Spec]] = {"data": DataSpec, "goal": Goal, "training": TrainingSpec, "evaluation": EvaluationSpec}
 CHOICES = {"method": METHODS, "objective": OBJECTIVES}
-SCALARS: dict[str, type] = {"base": str, "name": str, "seed": int}
+SCALARS: dict[str, Any] = {
+    "base": Annotated[str, Field(min_length=1)],
+    "name": Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")],      # it becomes part of the run folder's name
+    "seed": Annotated[int, Field(ge=0, lt=2**32)],
+}
 TOP = [*SCALARS, *PARTS, *CHOICES]
 DEFAULTS = {"name": "run", "seed": 0, "goal": {}, "training": {}, "evaluation": {}, "method": "lora",
             "objective": "sft"}
@@ -57,7 +62,7 @@ class Recipe:
         for key in ("train", "validation", "test"):
             if given["data"].get(key):
                 given["data"][key] = str((self.root / Path(given["data"][key]).expanduser()).resolve())
-        if (self.root / self.base).exists():
+        if self.base.lower() not in aliases() and (self.root / self.base).exists():     # as models.resolve decides
             given["base"] = str((self.root / self.base).resolve())
         return given
 
@@ -86,10 +91,12 @@ def parse(text: str, *, shown: str, root: Path, overrides: Sequence[str] = ()) -
     if not isinstance(given, dict):
         raise UserError(f"{shown}: a recipe is a list of `key: value` lines, and this is not.",
                         wanted="at least `base:` and `data:`")
-    places = _Places(shown, dict(_lines(node)))
+    places = _Places(shown)
+    problems = [UserError(f"{shown} line {line}: '{'.'.join(path)}' is given twice, first at line {first}.")
+                for path, line in _lines(node) if (first := places.lines.setdefault(path, line)) != line]
     for override in overrides:
         places.overridden.add(_override(given, override))
-    return _Checker(given, places).recipe(root)
+    return _Checker(given, places, problems).recipe(root)
 
 
 @dataclass
@@ -97,11 +104,11 @@ class _Places:
     """Where each key of the recipe was written."""
 
     shown: str
-    lines: dict[Path_, int]
+    lines: dict[Path_, int] = dataclasses.field(default_factory=dict)
     overridden: set[Path_] = dataclasses.field(default_factory=set)
 
     def __getitem__(self, path: Path_) -> str:
-        if path in self.overridden:
+        if path in self.overridden or (path not in self.lines and any(o[:len(path)] == path for o in self.overridden)):
             return f"{'.'.join(path)} on the command line"
         while path and path not in self.lines:
             path = path[:-1]
@@ -123,8 +130,8 @@ def _override(given: dict[str, Any], override: str) -> Path_:
         raise UserError(f"'{override}' is not an override.", wanted="key=value, such as training.epochs=1")
     path = tuple(key.strip().split("."))
     at = given
-    for part in path[:-1]:
-        inner = at.get(part, DEFAULTS.get(part, {}))
+    for part in path[:-1]:      # what is left empty (`training:`) means its default, as everywhere
+        inner = DEFAULTS.get(part, {}) if at.get(part) is None else at[part]
         if not isinstance(inner, dict):
             inner = {"kind": inner}
         at[part] = at = dict(inner)
@@ -144,17 +151,15 @@ class _Checker:
     problems: list[UserError] = dataclasses.field(default_factory=list)
 
     def recipe(self, root: Path) -> Recipe:
-        values = DEFAULTS | self.given
+        values = DEFAULTS | {key: value for key, value in self.given.items() if value is not None}
         self._refuse_unknown(values, TOP, ())
         for name in ("base", "data"):
-            if values.get(name) is None:
+            if name not in values:
                 self.problems.append(UserError(f"{self.where.shown}: '{name}' is missing.", wanted={
                     "base": "the model to start from, such as base: smollm2-135m-instruct",
                     "data": "the rows to learn from, such as data: {train: rows.csv}"}[name]))
-        made = {name: self._validated(kind, values.get(name), (name,)) for name, kind in SCALARS.items()
-                if values.get(name) is not None}
-        made |= {name: self._part(spec, values.get(name), name) for name, spec in PARTS.items()
-                 if name in values and values[name] is not None}
+        made = {name: self._validated(kind, values[name], (name,)) for name, kind in SCALARS.items() if name in values}
+        made |= {name: self._part(spec, values[name], name) for name, spec in PARTS.items() if name in values}
         made |= {name: self._chosen(catalog, values[name], name) for name, catalog in CHOICES.items()}
         raise_all(self.problems)
         return Recipe(**made, root=root, given=self.given)
@@ -175,6 +180,9 @@ class _Checker:
         """`lora` or `{kind: lora, rank: 8}`."""
         options = dict(value) if isinstance(value, dict) else {"kind": value}
         kind = options.get("kind")
+        if kind is None:
+            self._add((name,), f"'{name}.kind' is missing", wanted=f"one of: {', '.join(catalog.names)}")
+            return None
         try:
             chosen = catalog.get(str(kind))
         except UserError as error:
@@ -207,8 +215,8 @@ class _Checker:
             if path == ("goal",) and key in NOT_YET:
                 self._add(at, f"'goal.{key}' is not supported yet: {NOT_YET[key]}", fix="leave it out")
             else:
-                self._add(at, f"unknown key '{'.'.join(at)}'", wanted=f"one of: {', '.join(known)}",
-                          fix=_did_you_mean(str(key), known, path))
+                self._add(at, f"unknown key '{'.'.join(at)}'", fix=_did_you_mean(str(key), known, path),
+                          wanted=f"one of: {', '.join(known)}" if known else "no keys but kind")
         return {k: v for k, v in value.items() if k in known}
 
     def _add(self, path: Path_, found: str, *, wanted: str = "", fix: str = "") -> None:
@@ -220,10 +228,8 @@ def _did_you_mean(key: str, known: list[str], path: Path_) -> str:
     elsewhere = [f"{part}.{key}" for part, spec in PARTS.items() if key in spec.model_fields]
     elsewhere += [f"method.{key}" for name in METHODS.names if key in METHODS.get(name).model_fields][:1]
     foreign = yaml.safe_load((files("tuneloop") / "foreign_keys.yaml").read_text(encoding="utf-8")).get(key.lower())
-    near = difflib.get_close_matches(key, known, n=1)
-    if near:
-        return f"did you mean '{'.'.join((*path, near[0]))}'?"
-    meant = elsewhere[0] if elsewhere else foreign
+    near = [".".join((*path, name)) for name in difflib.get_close_matches(key, known, n=1)]
+    meant = next(iter([*elsewhere, foreign] if elsewhere or foreign else near), None)
     return f"did you mean '{meant}'?" if meant and " " not in meant else f"use {meant}" if meant else ""
 
 
@@ -235,8 +241,7 @@ def schema() -> dict[str, Any]:
             one.setdefault("properties", {})["kind"] = {"const": name}
         return {"anyOf": [{"enum": catalog.names}, *found]}
 
-    properties: dict[str, Any] = {name: {"type": "integer" if kind is int else "string"}
-                                  for name, kind in SCALARS.items()}
+    properties: dict[str, Any] = {name: TypeAdapter(kind).json_schema() for name, kind in SCALARS.items()}
     definitions: dict[str, Any] = {}
     for name, spec in PARTS.items():
         part = spec.model_json_schema(ref_template="#/$defs/{model}")

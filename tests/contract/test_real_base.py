@@ -16,7 +16,7 @@ from tuneloop.models.load import load_model
 from tuneloop.models.tokenizer import ChatTokenizer
 from tuneloop.types import Conversation, Message, Origin, Rendered
 
-SYSTEM = Message("system", "You judge film reviews. Answer with one word and give a reason only when you are asked for it.")
+SYSTEM = Message("system", "You judge film reviews. Answer with one word, and give a reason only when asked for it.")
 REVIEWS = [("A rich and intelligent film.", "positive"), ("The plot is thin and the jokes are old.", "negative"),
            ("The plot is thin, but I laughed.", "positive"), ("Worse than its own trailer!", "negative")]
 

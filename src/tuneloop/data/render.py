@@ -46,6 +46,8 @@ def _pieces(conversation: Conversation, tokenizer: ChatTokenizer) -> list[Piece]
     pieces: list[Piece] = []
     cursor = 0
     for prompt, answer in turns:
+        if meant := sorted(token for token in tokenizer.specials if token in answer):
+            return RenderProblem(origin, f"the answer contains {meant[0]}, which means something else to the model")
         end = _end_of_answer(full, prompt, answer, tokenizer.end_of_turn)
         if end is None:
             return RenderProblem(origin, "the base's chat template changes this conversation, so that the answer "

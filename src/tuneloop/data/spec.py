@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tuneloop.spec import Spec
 
-Share = Annotated[float | int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0)]
 
 
 class Split(Spec):

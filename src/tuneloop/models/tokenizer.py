@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,6 +41,12 @@ class ChatTokenizer:
         self.end_of_turn = self._find_end_of_turn()
         self.end_of_turn_id: int = self.inner.convert_tokens_to_ids(self._stop_token)
         self._separate_padding()
+
+    @cached_property
+    def specials(self) -> frozenset[str]:
+        """Texts that become one token with a meaning of its own, such as the end of a turn."""
+        named = {t.content for t in self.inner.added_tokens_decoder.values() if t.special}
+        return frozenset(filter(None, named | set(self.inner.all_special_tokens)))
 
     @property
     def pad_id(self) -> int:
@@ -98,9 +105,7 @@ class ChatTokenizer:
     def _find_end_of_turn(self) -> str:
         text = self._apply(PROBE, add_generation_prompt=False)
         after = text[text.rindex(PROBE[-1].content) + len(PROBE[-1].content):]
-        specials = {t.content for t in self.inner.added_tokens_decoder.values() if t.special} | set(
-            self.inner.all_special_tokens)
-        found = [(after.index(token), -len(token), token) for token in specials if token and token in after]
+        found = [(after.index(token), -len(token), token) for token in self.specials if token in after]
         self._closes_turns = bool(found)
         if found:
             at, _, token = min(found)

@@ -171,3 +171,14 @@ def test_long_chains_of_prefixes_are_laid_out() -> None:
     samples = [rendered([1] * (step * n), [step * n - 1]) for n in range(1, 601)]
     forest = build_forest(samples)
     assert forest.unique_tokens == 600 * step - 1
+
+
+def test_a_row_that_forks_early_makes_later_forks_too_short_to_share() -> None:
+    """Two rows share 30 tokens; with a third that shares 20 of them, the 10 after its fork no longer pay."""
+    start = [1] * 20
+    samples = [rendered([*start, *[2] * 10, *tail, 0], [35]) for tail in ([3] * 5, [4] * 5)]
+    samples.append(rendered([*start, *[5] * 5, 0], [25]))
+    assert build_forest(samples[:2]).unique_tokens == 30 + 5 + 5
+    assert build_forest(samples).unique_tokens == 20 + 15 + 15 + 5
+    assert micro_batches(samples, 55) == [[0, 1, 2]]
+    assert micro_batches(samples, 54) == [[0, 1], [2]]

@@ -1,4 +1,4 @@
-"""The loss mask, proved by decoding it: what is supervised is each trained answer with its end of turn, nothing else."""
+"""The loss mask, proved by decoding it: supervised is each trained answer with its end of turn, and nothing else."""
 
 from __future__ import annotations
 
@@ -200,3 +200,11 @@ def test_a_saved_tokenizer_is_the_repaired_one(make: Make, tmp_path: Path) -> No
     assert again.pad_id == repaired.pad_id
     assert one(c, again).ids.tolist() == one(c, repaired).ids.tolist()
     assert not again.notes
+
+
+def test_a_special_token_in_an_answer_is_refused(tiny_llama: Path) -> None:
+    tokenizer = ChatTokenizer(tiny_llama)
+    row = Conversation((Message("user", "Say it."), Message("assistant", "Done.<|im_end|> More.")), Origin("a.csv", 2))
+    problem = render([row], tokenizer)[0]
+    assert isinstance(problem, RenderProblem)
+    assert "<|im_end|>" in problem.message

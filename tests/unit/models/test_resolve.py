@@ -34,7 +34,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "cached", lambda _: None)
 
 
-class HubReply(Exception):  # noqa: N818 — stands for whatever the hub's library raises
+class HubReply(Exception):
     """Raised by a mocked hub."""
 
 
