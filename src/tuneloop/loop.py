@@ -99,16 +99,20 @@ def run(recipe: Recipe, folder: RunFolder, watch: Watcher | None = None, until: 
 def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
     """Read, check, split and render the rows; refuse what cannot be trusted."""
     ready = Prepared(recipe, watch)
-    known = folder.read("record.json").get("data", {}).get("hashes") if folder.has("record.json") else None
-    if known and known != ready.rows.hashes:
+    weights = weights_sha256(ready.base.path)
+    known = folder.read("record.json") if folder.has("record.json") else {}
+    if known and known["data"]["hashes"] != ready.rows.hashes:
         raise UserError(f"The data has changed since {folder.path} began; its results would mix two data sets.",
                         fix="start a new run, or put the old rows back")
+    if known and known["base"]["sha256"] != weights:
+        raise UserError(f"The weights of {recipe.base} have changed since {folder.path} began.",
+                        fix="start a new run, or put the old weights back")
     for line in [*ready.base.notes, *ready.tokenizer.notes, *ready.rows.report.lines()]:
         watch.say(line)
     folder.write(ready.rows.report.to_json(), "data", "report.json")
     folder.update_record(
         recipe=recipe.given, base={"name": recipe.base, "path": str(ready.base.path), "source": ready.base.source,
-                                   "sha256": weights_sha256(ready.base.path),
+                                   "sha256": weights,
                                    "parameters": read_shape(ready.base.path).parameters,
                                    "notes": [*ready.base.notes, *ready.tokenizer.notes]},
         data={"hashes": ready.rows.hashes}, method=recipe.method.model_dump(), seeds={"all": recipe.seed},

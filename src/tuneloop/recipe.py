@@ -92,8 +92,12 @@ def parse(text: str, *, shown: str, root: Path, overrides: Sequence[str] = ()) -
         raise UserError(f"{shown}: a recipe is a list of `key: value` lines, and this is not.",
                         wanted="at least `base:` and `data:`")
     places = _Places(shown)
-    problems = [UserError(f"{shown} line {line}: '{'.'.join(path)}' is given twice, first at line {first}.")
-                for path, line in _lines(node) if (first := places.lines.setdefault(path, line)) != line]
+    problems = []
+    for path, line in _lines(node):
+        if path in places.lines:
+            problems.append(UserError(f"{shown} line {line}: '{'.'.join(path)}' is given twice, first in line "
+                                      f"{places.lines[path]}."))
+        places.lines.setdefault(path, line)
     for override in overrides:
         places.overridden.add(_override(given, override))
     return _Checker(given, places, problems).recipe(root)
@@ -204,8 +208,9 @@ class _Checker:
                 if item["type"] == "missing":
                     self._add(at, f"'{'.'.join(at)}' is missing")
                 else:
+                    wanted = item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
                     self._add(at, f"'{'.'.join(at)}' is {item['input']!r}",
-                              wanted=item["msg"].removeprefix("Input should be ").removeprefix("Value error, "))
+                              wanted="letters, digits, dots, dashes and underscores" if "pattern" in wanted else wanted)
             return None
 
     def _refuse_unknown(self, value: dict[str, Any], known: list[str], path: Path_) -> dict[str, Any]:

@@ -74,8 +74,7 @@ def whole(rendered: Rendered, tokenizer: ChatTokenizer) -> str:
     return tokenizer.decode(rendered.ids.tolist())
 
 
-@pytest.mark.parametrize("answer", ["positive", "It is good.\n\n- one\n- two", " spaced ", "naïve 日本 🙂", "user",
-                                    "<|im_start|>", "positive<|im_end|>\n"])
+@pytest.mark.parametrize("answer", ["positive", "It is good.\n\n- one\n- two", " spaced ", "naïve 日本 🙂", "user"])
 def test_the_answer_and_its_end_of_turn_are_supervised(make: Make, answer: str) -> None:
     tokenizer = make()
     rendered = one(conversation("Is it good?", answer), tokenizer)
