@@ -209,7 +209,7 @@ def run(words: Words = None,
     from tuneloop.recipe import load
 
     found = _find(resume, runs)
-    _execute(load(found.file("recipe.yaml")), found, until, as_json)
+    _execute(load(found.file("recipe.yaml")), found, until, as_json, fresh=False)
 
 
 # ── Judge ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -315,7 +315,7 @@ def _new_folder(recipe: Recipe, runs: Path, folder: Path | None) -> RunFolder:
     return made
 
 
-def _execute(recipe: Recipe, folder: RunFolder, until: str, as_json: bool) -> None:
+def _execute(recipe: Recipe, folder: RunFolder, until: str, as_json: bool, *, fresh: bool = True) -> None:
     """Run, show the verdict, and leave with its exit code."""
     from tuneloop.evaluation.certificate import exit_code
     from tuneloop.loop import run as run_loop
@@ -325,6 +325,10 @@ def _execute(recipe: Recipe, folder: RunFolder, until: str, as_json: bool) -> No
         with _watching(as_json) as watch:
             watch.say(f"run folder: {folder.path}")
             result = run_loop(recipe, folder, watch, until)
+    except UserError:
+        if fresh:
+            folder.discard_if_nothing_was_done()
+        raise
     except KeyboardInterrupt:
         _complain(f"Interrupted. What was finished is kept; continue with `tuneloop run --resume {folder.path}`.")
         raise typer.Exit(1) from None

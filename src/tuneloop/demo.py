@@ -24,8 +24,8 @@ data:
   train: rotten_tomatoes.csv
   prompt: "Is this film review positive or negative?\\n\\n{text}"
   answer: "{label}"
-  split: {validation: 100, test: 600}
-  max_train_rows: 1280
+  split: {validation: 100, test: 500}
+  max_train_rows: 960
 goal: {metric: accuracy, at_least: 0.75, better_than_base_by: 0.05}
 method: {kind: lora, rank: 16}
 objective: sft

@@ -12,23 +12,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneloop.errors import UserError
+from tuneloop.errors import TrainingFailed, UserError
 
 SCHEMA_VERSION = 1
 
 
 def write_atomic(path: Path, text: str) -> None:
     """Replace `path` with `text`: readers see the old or the new file, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        raise _not_written(path, error) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _not_written(path: Path, error: OSError) -> TrainingFailed:
+    return TrainingFailed(f"{path} could not be written: {error.strerror}.",
+                          fix="free disk space, then continue with `tuneloop run --resume RUN`")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -91,6 +98,13 @@ class RunFolder:
                             fix="`tuneloop runs` lists the runs")
         return cls(path)
 
+    def discard_if_nothing_was_done(self) -> None:
+        """Remove a folder that holds its recipe alone: the input was refused, and the next try needs the name."""
+        import shutil
+
+        if {p.name for p in self.path.iterdir()} <= {"recipe.yaml", ".lock"}:
+            shutil.rmtree(self.path, ignore_errors=True)
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process; a second run in it is refused."""
@@ -118,8 +132,11 @@ class RunFolder:
 
     def append(self, value: dict[str, Any], *parts: str) -> None:
         """One more line of JSONL."""
-        with open(self.file(*parts), "a", encoding="utf-8") as file:
-            file.write(json.dumps(value, ensure_ascii=False) + "\n")
+        try:
+            with open(self.file(*parts), "a", encoding="utf-8") as file:
+                file.write(json.dumps(value, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise _not_written(self.file(*parts), error) from error
 
     def write_lines(self, values: list[dict[str, Any]], *parts: str) -> None:
         """A whole JSONL file, atomically."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tuneloop.compute.model import ForestModel, Packing, choose_packing
+from tuneloop.errors import TrainingFailed, UserError
 from tuneloop.evaluation.answers import choose_labels, write_answers
 from tuneloop.inference.generate import generate
 from tuneloop.models.load import load_model
 from tuneloop.plan.make import Plan
 from tuneloop.record import RunFolder
-from tuneloop.training.checkpoint import publish, trainable
+from tuneloop.training.checkpoint import newest_step, publish, trainable
 from tuneloop.training.loop import Settings, fit
 from tuneloop.training.watch import Watcher
 from tuneloop.types import Answers, Sampling
@@ -47,6 +49,7 @@ class Session:
             "batch_size", "learning_rate", "schedule", "warmup", "weight_decay", "max_grad_norm", "token_budget",
             "evaluate_every", "checkpoint_every", "patience")}
         settings = Settings(steps=plan.steps, share=self.packing.share, seed=recipe.seed, **values)
+        self._rewind()
         self.watch.stage("training", plan.steps)
         progress = fit(self.model, recipe.objective, rows.tokens["train"], rows.tokens["validation"], settings,
                        self.folder.file("checkpoints"), report=self._report, look=self._sample)
@@ -64,10 +67,22 @@ class Session:
                                    "progress": self.watch.advance}
         self.watch.stage({"base": "baseline"}.get(name, "evaluation"), len(ready.test))
         if ready.rows.task == "labels":
-            return choose_labels(name, self.model, ready.test_tokens, [row.answer for row in ready.test],
-                                 ready.rows.labels, ready.tokenizer, **options)
+            return self._finite(choose_labels(
+                name, self.model, ready.test_tokens, [row.answer for row in ready.test], ready.rows.labels,
+                ready.tokenizer, **options))
         sampling = Sampling(max_new_tokens=ready.recipe.evaluation.max_new_tokens)
-        return write_answers(name, self.model, ready.test_tokens, ready.test, ready.tokenizer, sampling, **options)
+        return self._finite(write_answers(name, self.model, ready.test_tokens, ready.test, ready.tokenizer, sampling,
+                                          **options))
+
+    def _finite(self, answers: Answers) -> Answers:
+        """`answers`, or an error where the model computes no probabilities: what it says then means nothing."""
+        if all(map(math.isfinite, answers.nll or [])):
+            return answers
+        if answers.name == "base":
+            raise UserError(f"{self.ready.recipe.base} gives no finite probabilities for the test rows: its weights "
+                            "hold numbers that are not finite, or its precision overflows.", fix="fetch the base again")
+        raise TrainingFailed("The tuned model gives no finite probabilities for the test rows.",
+                             fix="start a new run with a lower training.learning_rate")
 
     def _publish(self) -> None:
         def write(into: Any) -> None:
@@ -75,6 +90,13 @@ class Session:
             self.ready.tokenizer.save(into)
 
         publish(self.folder.file(self.method.artefact), write)
+
+    def _rewind(self) -> None:
+        """Take back what a run that was cut off reported after its newest checkpoint: those steps are done again."""
+        done = newest_step(self.folder.file("checkpoints"))
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            if self.folder.has(name):
+                self.folder.write_lines([line for line in self.folder.lines(name) if line["step"] <= done], name)
 
     def _report(self, entry: dict[str, Any]) -> None:
         self.folder.append(entry, "metrics.jsonl")
@@ -103,7 +125,6 @@ class Session:
 
 def open_run(folder: RunFolder) -> tuple[nn.Module, Any]:
     """The tuned model of a run and its tokenizer, ready to answer."""
-    from tuneloop.errors import UserError
     from tuneloop.models.resolve import resolve
     from tuneloop.models.tokenizer import ChatTokenizer
     from tuneloop.recipe import load

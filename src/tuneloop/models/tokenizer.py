@@ -28,6 +28,7 @@ class ChatTokenizer:
     """
 
     def __init__(self, folder: Path) -> None:
+        _allow_for_no_torch()
         from transformers import AutoTokenizer
 
         try:
@@ -133,3 +134,14 @@ class ChatTokenizer:
             self.inner.pad_token = usable[0]
         elif self.inner.pad_token is None:
             self.inner.pad_token = self.inner.eos_token
+
+
+def _allow_for_no_torch() -> None:
+    """Let transformers see that torch cannot be imported: an import hook that refuses it would end its import too."""
+    import importlib.util
+    import sys
+
+    try:
+        importlib.util.find_spec("torch")
+    except (ImportError, ValueError):
+        sys.modules["torch"] = cast(Any, None)      # as Python itself notes a module that must not be imported

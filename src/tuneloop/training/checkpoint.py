@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,16 +36,16 @@ def trainable(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
-    """Write `step-N`, then remove the checkpoints before it."""
+    """Write `step-N`, then remove the checkpoints before it, and parameters that are no longer the best."""
     def write(into: Path) -> None:
         torch.save({"parameters": {k: v.detach().cpu() for k, v in trainable(model).items()},
-                    "optimizer": optimizer.state_dict(), "rng": _rng_state()}, into / "state.pt")
+                    "optimizer": optimizer.state_dict()}, into / "state.pt")
         (into / "progress.json").write_text(json.dumps(asdict(progress), indent=2), encoding="utf-8")
 
     final = folder / f"step-{progress.step}"
     publish(final, write)
-    for older in _steps(folder):
-        if older != final:
+    for older in [*_steps(folder), *folder.glob("best-*")]:
+        if older != final and older.name != f"best-{progress.best_step}":
             shutil.rmtree(older)
     return final
 
@@ -59,21 +58,24 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
     state = torch.load(found[-1] / "state.pt", map_location="cpu", weights_only=True)
     put(model, state["parameters"])
     optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["rng"]["cpu"])
-    if state["rng"]["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["rng"]["cuda"])
-    return Progress(**json.loads((found[-1] / "progress.json").read_text(encoding="utf-8")))
+    return _progress(found[-1])
+
+
+def newest_step(folder: Path) -> int:
+    """Optimizer steps done at the newest checkpoint; 0 if there is none."""
+    return max((_progress(path).step for path in _steps(folder)), default=0)
 
 
 def save_best(folder: Path, model: nn.Module, step: int) -> None:
-    """Write `best-N`, the parameters alone, then remove the best before it."""
+    """Write `best-N`, the parameters alone, then remove the others but the one that the newest checkpoint counts on."""
     from safetensors.torch import save_file
 
     final = folder / f"best-{step}"
     publish(final, lambda into: save_file({k: v.detach().cpu().contiguous() for k, v in trainable(model).items()},
                                           into / "parameters.safetensors"))
+    needed = {final.name, *(f"best-{_progress(path).best_step}" for path in _steps(folder))}
     for older in folder.glob("best-*"):
-        if older != final:
+        if older.name not in needed:
             shutil.rmtree(older)
 
 
@@ -129,5 +131,5 @@ def _steps(folder: Path) -> list[Path]:
     return sorted(found, key=lambda p: int(p.name.removeprefix("step-")))
 
 
-def _rng_state() -> dict[str, Any]:
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+def _progress(path: Path) -> Progress:
+    return Progress(**json.loads((path / "progress.json").read_text(encoding="utf-8")))

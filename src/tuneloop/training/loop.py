@@ -1,8 +1,10 @@
 """The reference training loop, on accelerate.
 
 The optimizer batch is defined in samples; micro-batches are cut by a token budget and never change the result, because
-sums are divided by the objective's denominator over the whole step. Which samples a step sees follows from the seed and
-the step's number alone, so that resuming needs no sampler state.
+sums are divided by the objective's denominator over the whole step. Which samples a step sees and what dropout drops
+follows from the seed and the step's number alone, so that resuming needs no state of samplers or generators.
+
+With several processes each takes its share of a step's micro-batches; only the main one writes, reports and samples.
 """
 
 from __future__ import annotations
@@ -63,6 +65,8 @@ def fit(model: ForestModel, objective: Objective, train: Sequence[Rendered], val
     from accelerate import Accelerator
 
     accelerator = Accelerator()
+    main = accelerator.is_main_process
+    model.to(accelerator.device)
     optimizer = torch.optim.AdamW(_parameter_groups(model, settings.weight_decay), lr=settings.learning_rate)
     progress = checkpoint.restore(folder, model, optimizer) or Progress()
     prepared, optimizer = accelerator.prepare(model, optimizer)
@@ -72,17 +76,22 @@ def fit(model: ForestModel, objective: Objective, train: Sequence[Rendered], val
             prepared.train()
             entry = _step(accelerator, prepared, optimizer, objective, train, settings, progress.step)
             progress = _after_step(progress, entry, time.perf_counter() - began)
-            report(entry | {"event": "step", "step": progress.step, "seconds": round(progress.seconds, 3),
-                            "memory_bytes": progress.peak_memory_bytes})
+            if main:
+                report(entry | {"event": "step", "step": progress.step, "seconds": round(progress.seconds, 3),
+                                "memory_bytes": progress.peak_memory_bytes})
             last = progress.step == settings.steps
             if progress.step % settings.evaluate_every == 0 or last:
-                progress = _validate(model, validation, settings, progress, folder, report)
-                look(progress.step)
-            due = progress.step % settings.checkpoint_every == 0 or last or interrupted.is_set()
-            if due and accelerator.is_main_process:
+                loss = _validation_loss(accelerator, model, validation, settings, progress.step)
+                progress = _after_look(progress, loss, settings)
+                if main:
+                    _keep_and_tell(model, progress, loss, folder, report)
+                    look(progress.step)
+            stop = _anyone(accelerator, interrupted.is_set())
+            if main and (progress.step % settings.checkpoint_every == 0 or last or stop or progress.stopped_early):
                 checkpoint.save(folder, model, optimizer.optimizer, progress)
-            if interrupted.is_set():
+            if stop:
                 raise KeyboardInterrupt
+    accelerator.wait_for_everyone()
     if progress.best_step is not None:
         checkpoint.load_best(folder, model, progress.best_step)
     return progress
@@ -92,6 +101,7 @@ def _step(accelerator: Any, model: Any, optimizer: Any, objective: Objective, tr
           settings: Settings, step: int) -> dict[str, Any]:
     """One optimizer step; returns its line for metrics.jsonl."""
     began = time.perf_counter()
+    torch.manual_seed(_seed_of_step(settings.seed, step, accelerator.process_index))
     rate = settings.learning_rate * schedule(step, settings)
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -135,24 +145,48 @@ def _denominator(forest: Forest, objective: Objective) -> float:
     return float(forest.branches if objective.denominator == "branch" else len(np.unique(forest.group_of)))
 
 
-def _validate(model: ForestModel, validation: Sequence[Rendered], settings: Settings, progress: Progress,
-              folder: Path, report: Report) -> Progress:
-    """Look at the validation loss (mean negative log-likelihood per supervised token) and keep the best parameters."""
+def _validation_loss(accelerator: Any, model: ForestModel, validation: Sequence[Rendered], settings: Settings,
+                     step: int) -> float | None:
+    """Mean negative log-likelihood per supervised token, the same number in all processes; None without rows."""
+    from accelerate.utils import broadcast_object_list
+
     if not validation:
-        return progress
+        return None
     scored = score(model, validation, token_budget=settings.token_budget, share=settings.share)
-    loss = -float(scored.total.sum()) / sum(r.supervised for r in validation)
-    best = progress.best_loss is None or loss < progress.best_loss
+    loss: float = broadcast_object_list([-float(scored.total.sum()) / sum(r.supervised for r in validation)])[0]
+    if not math.isfinite(loss):
+        raise TrainingFailed(f"Training stopped after step {step}: the validation loss is {loss:g}. The usual cause is "
+                             "a learning rate too high.",
+                             fix="lower training.learning_rate; earlier checkpoints are kept")
+    return loss
+
+
+def _after_look(progress: Progress, loss: float | None, settings: Settings) -> Progress:
+    """What a look at the validation loss changes: a new best, or patience that runs out."""
+    if loss is None:
+        return progress
+    if progress.best_loss is None or loss < progress.best_loss:
+        return replace(progress, best_step=progress.step, best_loss=loss, stale_looks=0)
+    stale = progress.stale_looks + 1
+    return replace(progress, stale_looks=stale,
+                   stopped_early=stale >= settings.patience and progress.step < settings.steps)
+
+
+def _keep_and_tell(model: ForestModel, progress: Progress, loss: float | None, folder: Path, report: Report) -> None:
+    if loss is None:
+        return
+    best = progress.best_step == progress.step
     if best:
         checkpoint.save_best(folder, model, progress.step)
-        progress = replace(progress, best_step=progress.step, best_loss=loss, stale_looks=0)
-    else:
-        stale = progress.stale_looks + 1
-        progress = replace(progress, stale_looks=stale,
-                           stopped_early=stale >= settings.patience and progress.step < settings.steps)
     report({"event": "validation", "step": progress.step, "loss": loss, "best": best,
             "seconds": round(progress.seconds, 3)})
-    return progress
+
+
+def _anyone(accelerator: Any, flag: bool) -> bool:
+    """Whether any process was asked to stop: they stop after the same step, or those left over would wait for ever."""
+    if accelerator.num_processes == 1:
+        return flag
+    return bool(accelerator.reduce(torch.tensor(int(flag), device=accelerator.device), "sum") > 0)
 
 
 def samples_of_step(count: int, batch_size: int, step: int, seed: int) -> list[int]:
@@ -161,6 +195,11 @@ def samples_of_step(count: int, batch_size: int, step: int, seed: int) -> list[i
     orders = {epoch: np.random.default_rng([seed, epoch]).permutation(count)
               for epoch in {position // count for position in wanted}}
     return [int(orders[position // count][position % count]) for position in wanted]
+
+
+def _seed_of_step(seed: int, step: int, process: int) -> int:
+    """What dropout draws from: a number of its own for every step and process."""
+    return int(np.random.SeedSequence([seed, step, process]).generate_state(1)[0])
 
 
 def schedule(step: int, settings: Settings) -> float:

@@ -1,0 +1,109 @@
+"""A task that a tiny base learns in seconds, and short ways to run it: in this process or as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tuneloop import loop
+from tuneloop.recipe import Recipe, parse
+from tuneloop.record import RunFolder
+from tuneloop.training.watch import Silent
+
+COLOURS = {"red": "positive", "blue": "negative"}
+
+
+def labels_csv(rows: int = 60) -> str:
+    """Rows whose label is the colour, by another word."""
+    lines = [f"thing {i} is {colour},{COLOURS[colour]}" for i in range(rows) for colour in [list(COLOURS)[i % 2]]]
+    return "\n".join(["text,label", *lines, ""])
+
+
+def open_rows(rows: int = 40) -> list[dict[str, str]]:
+    """Prompt and completion; every answer is a text of its own."""
+    return [{"prompt": f"Where is order {i}?", "completion": f"We are sorry; order {i} has not arrived yet."}
+            for i in range(rows)]
+
+
+def chat_rows(rows: int = 40) -> list[dict[str, Any]]:
+    """The same as conversations."""
+    return [{"messages": [{"role": "user", "content": row["prompt"]},
+                          {"role": "assistant", "content": row["completion"]}]} for row in open_rows(rows)]
+
+
+def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def labels_recipe(folder: Path, base: Path, **changes: Any) -> Recipe:
+    """A recipe for coloured things, whose rows are written into `folder`. `training` is merged, other keys replaced."""
+    (folder / "rows.csv").write_text(labels_csv())
+    return _recipe(folder, base, changes, data={"train": "rows.csv", "prompt": "{text}", "answer": "{label}"})
+
+
+def open_recipe(folder: Path, base: Path, **changes: Any) -> Recipe:
+    """A recipe for orders."""
+    write_jsonl(folder / "rows.jsonl", open_rows())
+    return _recipe(folder, base, changes, data={"train": "rows.jsonl"}, evaluation={"max_new_tokens": 24})
+
+
+def _recipe(folder: Path, base: Path, changes: dict[str, Any], **given: Any) -> Recipe:
+    training = {"epochs": 4, "batch_size": 8, "learning_rate": 0.01, "evaluate_every": 5, "sample_prompts": 1}
+    given = {"base": str(base), "method": {"kind": "lora", "rank": 4}} | given | changes
+    given["training"] = training | changes.get("training", {})
+    text = yaml.safe_dump(given)
+    (folder / "recipe.yaml").write_text(text)
+    return parse(text, shown="recipe.yaml", root=folder)
+
+
+def run(recipe: Recipe, folder: Path, until: str = "evaluate", watch: Any = None) -> dict[str, Any]:
+    """A new run in `folder`, up to `until`; its certificate or record."""
+    made = RunFolder.create_at(folder)
+    loop.begin(recipe, made)
+    return loop.run(recipe, made, watch, until)
+
+
+def resume(recipe: Recipe, folder: Path, until: str = "evaluate") -> dict[str, Any]:
+    return loop.run(recipe, RunFolder.open(folder), None, until)
+
+
+def metrics(folder: Path, event: str = "step") -> list[dict[str, Any]]:
+    return [line for line in RunFolder(folder).lines("metrics.jsonl") if line["event"] == event]
+
+
+def losses(folder: Path) -> list[float]:
+    return [line["loss"] for line in metrics(folder)]
+
+
+class Interrupting(Silent):
+    """Acts once when the training step `step` is reported."""
+
+    def __init__(self, step: int, action: Any) -> None:
+        self.step, self.action = step, action
+
+    def metric(self, entry: dict[str, Any]) -> None:
+        if entry["event"] == "step" and entry["step"] == self.step:
+            self.action()
+
+
+def tuneloop(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own. A traceback on standard error is never right."""
+    done = subprocess.run([sys.executable, "-m", "tuneloop", *map(str, words)], cwd=cwd, text=True, check=False,
+                          capture_output=True, env=os.environ | {"COLUMNS": "200"})
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def python(code: str, *words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """A script in a process of its own that can import the helpers of the tests."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    return subprocess.run([sys.executable, "-c", code, *map(str, words)], cwd=cwd, text=True, check=False,
+                          capture_output=True, env=environment)
