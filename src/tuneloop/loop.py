@@ -101,9 +101,10 @@ def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
     ready = Prepared(recipe, watch)
     weights = weights_sha256(ready.base.path)
     known = folder.read("record.json") if folder.has("record.json") else {}
-    if known and known["data"]["hashes"] != ready.rows.hashes:
+    data = {"hashes": ready.rows.hashes, "order": ready.rows.order}
+    if known and known["data"] != data:
         raise UserError(f"The data has changed since {folder.path} began; its results would mix two data sets.",
-                        fix="start a new run, or put the old rows back")
+                        fix="start a new run, or put the old rows back, in their old order")
     if known and known["base"]["sha256"] != weights:
         raise UserError(f"The weights of {recipe.base} have changed since {folder.path} began.",
                         fix="start a new run, or put the old weights back")
@@ -115,7 +116,7 @@ def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
                                    "sha256": weights,
                                    "parameters": read_shape(ready.base.path).parameters,
                                    "notes": [*ready.base.notes, *ready.tokenizer.notes]},
-        data={"hashes": ready.rows.hashes}, method=recipe.method.model_dump(), seeds={"all": recipe.seed},
+        data=data, method=recipe.method.model_dump(), seeds={"all": recipe.seed},
         environment=environment())
     return ready
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 GIB = 2**30
 
@@ -18,20 +20,23 @@ class Terminal:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.progress = Progress(TextColumn("[bold]{task.description:<11}"), BarColumn(bar_width=24),
-                                 MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-                                 TextColumn("{task.fields[now]}"), console=console)
+                                 MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        self.now = Text(style="dim")        # the last step in numbers, below the bars
+        self.live = Live(Group(self.progress, self.now), console=console, refresh_per_second=4)
         self.task: Any = None
         self.validation_loss: float | None = None
 
     def __enter__(self) -> Terminal:
-        self.progress.start()
+        self.live.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.progress.stop()
+        self.now.plain = ""
+        self.live.stop()
 
     def stage(self, name: str, total: int | None) -> None:
-        self.task = self.progress.add_task(name, total=total, now="")
+        self.now.plain = ""
+        self.task = self.progress.add_task(name, total=total)
 
     def advance(self, units: int) -> None:
         self.progress.advance(self.task, units)
@@ -42,10 +47,11 @@ class Terminal:
             mark = "[green]best so far[/]" if entry["best"] else "not better"
             self.console.print(f"  step {entry['step']:>5}  validation loss {entry['loss']:.4f}  {mark}")
             return
-        validation = "" if self.validation_loss is None else f" val {self.validation_loss:.4f}"
-        self.progress.update(self.task, completed=entry["step"], now=(
-            f"loss {entry['loss']:.4f}{validation} lr {entry['learning_rate']:.1e} "
-            f"{entry['tokens_per_second']:.0f} tok/s {entry['memory_bytes'] / GIB:.1f} GiB"))
+        validation = "" if self.validation_loss is None else f"  validation {self.validation_loss:.4f}"
+        self.progress.update(self.task, completed=entry["step"])
+        self.now.plain = (f"step {entry['step']}  loss {entry['loss']:.4f}{validation}  "
+                          f"rate {entry['learning_rate']:.1e}  {entry['tokens_per_second']:.0f} tokens/s  "
+                          f"{entry['memory_bytes'] / GIB:.1f} GiB")
 
     def sample(self, entry: dict[str, Any]) -> None:
         prompt = _short(entry["prompt"], 60)
@@ -74,10 +80,14 @@ def scores_table(certificate: dict[str, Any]) -> Table:
     scores = certificate["scores"]
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("")
-    for name in scores:
-        table.add_column(name, justify="right")
+    table.add_column("")
+    table.add_column("score", justify="right")
+    table.add_column("95 % interval", style="dim")
     for metric in dict.fromkeys(m for model in scores.values() for m in model):
-        table.add_row(metric.replace("_", " "), *(_interval(metric, model.get(metric)) for model in scores.values()))
+        for i, (name, of) in enumerate((n, s[metric]) for n, s in scores.items() if metric in s):
+            shown = "{:.2f}" if metric == "perplexity" else "{:.1%}"
+            table.add_row("" if i else metric.replace("_", " "), name, shown.format(of["value"]),
+                          f"{shown.format(of['low'])} to {shown.format(of['high'])}")
     return table
 
 
@@ -90,14 +100,6 @@ def plan_table(plan: dict[str, Any]) -> Table:
         shown = f"{value['value']:g}" if isinstance(value["value"], float) else str(value["value"])
         table.add_row(key, shown, value["origin"], value.get("why", ""))
     return table
-
-
-def _interval(metric: str, score: dict[str, float] | None) -> str:
-    if score is None:
-        return ""
-    if metric == "perplexity":
-        return f"{score['value']:.2f}  [dim]{score['low']:.2f} to {score['high']:.2f}[/]"
-    return f"{score['value']:.1%}  [dim]{score['low']:.1%} to {score['high']:.1%}[/]"
 
 
 def _short(text: str, width: int) -> str:

@@ -45,7 +45,12 @@ class Rows:
     @property
     def hashes(self) -> dict[str, str]:
         """sha256 of the contents of each part, whatever the order of its rows."""
-        return {part: _digest(getattr(self, part)) for part in PARTS}
+        return {part: _digest(sorted(_said(getattr(self, part)))) for part in PARTS}
+
+    @property
+    def order(self) -> str:
+        """sha256 of the rows as they come: what numbers of rows mean."""
+        return _digest([said for part in PARTS for said in _said(getattr(self, part))])
 
 
 def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tokens: int | None, seed: int) -> Rows:
@@ -178,6 +183,9 @@ def _unseen_labels(kept: Kept) -> list[str]:
             for label, part in unseen.items()]
 
 
-def _digest(rows: Sequence[Conversation]) -> str:
-    said = sorted(json.dumps([[m.role, m.content, m.train] for m in row.messages], ensure_ascii=False) for row in rows)
+def _said(rows: Sequence[Conversation]) -> list[str]:
+    return [json.dumps([[m.role, m.content, m.train] for m in row.messages], ensure_ascii=False) for row in rows]
+
+
+def _digest(said: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(said).encode()).hexdigest()
