@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from safetensors.numpy import load_file
 
 from tuneloop import loop
 from tuneloop.recipe import Recipe, parse
@@ -83,6 +85,25 @@ def losses(folder: Path) -> list[float]:
     return [line["loss"] for line in metrics(folder)]
 
 
+def weights(folder: Path) -> dict[str, Any]:
+    """What was trained, whichever method trained it."""
+    adapter = folder / "adapter" / "adapter_model.safetensors"
+    return load_file(adapter if adapter.exists() else folder / "model" / "model.safetensors")
+
+
+def same_bits(a: Path, b: Path) -> bool:
+    one, other = weights(a), weights(b)
+    assert one.keys() == other.keys()
+    return all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def decided(folder: Path) -> dict[str, Any]:
+    """The certificate without the name of its run."""
+    certificate: dict[str, Any] = RunFolder(folder).read("certificate.json")
+    assert certificate.pop("run") == folder.name
+    return certificate
+
+
 class Interrupting(Silent):
     """Acts once when the training step `step` is reported."""
 
@@ -92,6 +113,24 @@ class Interrupting(Silent):
     def metric(self, entry: dict[str, Any]) -> None:
         if entry["event"] == "step" and entry["step"] == self.step:
             self.action()
+
+
+CUT_OFF = """
+import os, signal, sys
+from tuneloop import cli, terminal
+
+class Cut(terminal.Terminal):
+    def metric(self, entry):
+        super().metric(entry)
+        if entry["event"] == "step" and entry["step"] == int(step):
+            exec(action)
+
+terminal.Terminal = Cut
+step, action = sys.argv[1:3]
+sys.argv[1:] = sys.argv[3:]
+cli.main()
+"""
+"""The command line, with something that happens after a step: for `python`, with the step and the code first."""
 
 
 def tuneloop(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -15,8 +15,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from test_loop import CUT_OFF, decided, same_bits
-from toy import Interrupting, labels_csv, labels_recipe, losses, open_rows, python, resume, run, write_jsonl
+from toy import (
+    CUT_OFF,
+    Interrupting,
+    decided,
+    labels_csv,
+    labels_recipe,
+    losses,
+    open_rows,
+    python,
+    resume,
+    run,
+    same_bits,
+    write_jsonl,
+)
 from tuneloop import cli
 from tuneloop.errors import TrainingFailed
 from tuneloop.plan import hardware
@@ -50,6 +62,14 @@ def nothing_half_written(folder: Path) -> bool:
 
 # --- rows ------------------------------------------------------------------------------------------------------------
 
+def empty_answer(rows: Path) -> None:
+    rows.write_text(labels_csv().replace("thing 3 is blue,negative", "thing 3 is blue,"))
+
+
+def half_a_gzip(rows: Path) -> None:
+    rows.write_bytes(gzip.compress(labels_csv().encode())[:-20])
+
+
 def broken_json(rows: Path) -> None:
     write_jsonl(rows, open_rows())
     lines = rows.read_text().splitlines()
@@ -66,10 +86,9 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "a pointer": ("rows.csv", lambda rows: rows.write_text(POINTER), "Git"),
     "a pointer as JSONL": ("rows.jsonl", lambda rows: rows.write_text(POINTER), "Git"),
     "a pointer as gzip": ("rows.jsonl.gz", lambda rows: rows.write_text(POINTER), "Git"),
-    "half a gzip": ("rows.csv.gz", lambda rows: rows.write_bytes(gzip.compress(labels_csv().encode())[:-20]), "rows.csv.gz"),
+    "half a gzip": ("rows.csv.gz", half_a_gzip, "rows.csv.gz"),
     "broken JSON": ("rows.jsonl", broken_json, "rows.jsonl line 7"),
-    "empty answers": ("rows.csv", lambda rows: rows.write_text(labels_csv().replace("thing 4 is red,positive", "").replace(
-        "thing 3 is blue,negative", "thing 3 is blue,")), "line 5: the answer is empty"),
+    "empty answers": ("rows.csv", empty_answer, "line 5: the answer is empty"),
     "one class": ("rows.csv", lambda rows: rows.write_text(labels_csv().replace("negative", "positive")),
                   "every answer is 'positive'"),
     "too few": ("rows.csv", lambda rows: rows.write_text(labels_csv(9)), "only 9 usable rows"),
@@ -276,9 +295,10 @@ def test_a_full_disk_while_the_result_is_written(undisturbed: Path, tmp_path: Pa
     recipe = labels_recipe(tmp_path, tiny_llama)
     run(recipe, tmp_path / "run", "train")
     shutil.rmtree(tmp_path / "run" / "adapter")
-    with no_file_larger_than(8_000) as fill, pytest.raises(TrainingFailed, match="adapter could not be written"):
+    with no_file_larger_than(8_000) as fill:
         fill()
-        resume(recipe, tmp_path / "run")
+        with pytest.raises(TrainingFailed, match="adapter could not be written"):
+            resume(recipe, tmp_path / "run")
     assert not (tmp_path / "run" / "adapter").exists()
     resume(recipe, tmp_path / "run")
     assert same_bits(tmp_path / "run", undisturbed)
@@ -286,9 +306,8 @@ def test_a_full_disk_while_the_result_is_written(undisturbed: Path, tmp_path: Pa
 
 def test_a_full_disk_as_a_user_sees_it(tmp_path: Path, tiny_llama: Path) -> None:
     labels_recipe(tmp_path, tiny_llama)
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (8000, resource.RLIM_INFINITY))"
-    code = CUT_OFF.replace("os.kill(os.getpid(), signal.{signal})", limit).format(step=7)
-    done = python(code, "run", "recipe.yaml", "--folder", "run", cwd=tmp_path)
+    fill = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (8000, resource.RLIM_INFINITY))"
+    done = python(CUT_OFF, "7", fill, "run", "recipe.yaml", "--folder", "run", cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "free disk space, then continue with `tuneloop run --resume" in done.stderr

@@ -14,7 +14,22 @@ import pytest
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
-from toy import Interrupting, labels_csv, labels_recipe, losses, metrics, open_recipe, python, resume, run, tuneloop
+from toy import (
+    CUT_OFF,
+    Interrupting,
+    decided,
+    labels_csv,
+    labels_recipe,
+    losses,
+    metrics,
+    open_recipe,
+    python,
+    resume,
+    run,
+    same_bits,
+    tuneloop,
+    weights,
+)
 from tuneloop.cli import app
 from tuneloop.errors import UserError
 from tuneloop.loop import STAGES
@@ -26,25 +41,6 @@ ALWAYS = {"recipe.yaml", "record.json", "plan.json", "metrics.jsonl", "samples.j
 ADAPTER = {"adapter/adapter_config.json", "adapter/adapter_model.safetensors", "adapter/tokenizer.json"}
 MODEL = {"model/config.json", "model/model.safetensors", "model/tokenizer.json"}
 CUT_AT = 7          # a step after the first checkpoint and before the second
-
-
-def weights(folder: Path) -> dict[str, Any]:
-    """What was trained, whichever method trained it."""
-    adapter = folder / "adapter" / "adapter_model.safetensors"
-    return load_file(adapter if adapter.exists() else folder / "model" / "model.safetensors")
-
-
-def same_bits(a: Path, b: Path) -> bool:
-    one, other = weights(a), weights(b)
-    assert one.keys() == other.keys()
-    return all(np.array_equal(one[name], other[name]) for name in one)
-
-
-def decided(folder: Path) -> dict[str, Any]:
-    """The certificate without the name of its run."""
-    certificate: dict[str, Any] = RunFolder(folder).read("certificate.json")
-    assert certificate.pop("run") == folder.name
-    return certificate
 
 
 def last_step(folder: Path) -> int:
@@ -271,26 +267,12 @@ def test_dropout_drops_something_else_at_every_step(tmp_path: Path, tiny_llama: 
     assert len(norms) == len(losses(tmp_path / "run"))  # … but it does in the gradient
 
 
-CUT_OFF = """
-import os, signal, sys
-from tuneloop import cli, terminal
-
-class Cut(terminal.Terminal):
-    def metric(self, entry):
-        super().metric(entry)
-        if entry["event"] == "step" and entry["step"] == {step}:
-            os.kill(os.getpid(), signal.{signal})
-
-terminal.Terminal = Cut
-cli.main()
-"""
-
-
 @pytest.mark.parametrize(("name", "code", "saved"), [("SIGINT", 1, CUT_AT), ("SIGKILL", -9, 5)])
 def test_a_process_that_is_stopped_can_go_on(name: str, code: int, saved: int, labels: Path, tmp_path: Path,
                                              tiny_llama: Path) -> None:
     labels_recipe(tmp_path, tiny_llama)
-    done = python(CUT_OFF.format(step=CUT_AT, signal=name), "run", "recipe.yaml", "--folder", "run", cwd=tmp_path)
+    done = python(CUT_OFF, str(CUT_AT), f"os.kill(os.getpid(), signal.{name})", "run", "recipe.yaml", "--folder", "run",
+                  cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     if name == "SIGINT":

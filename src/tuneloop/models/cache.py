@@ -33,13 +33,14 @@ def publish(target: Path, build: Callable[[Path], None]) -> Path:
     if target.is_dir():
         return target
     from filelock import FileLock
+    from safetensors import SafetensorError
 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_name(f".{target.name}.lock")):
             if not target.is_dir():
                 _build(target, build)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(f"The cache folder {target} cannot be written: {error}.",
                         fix="free disk space, or set TUNELOOP_CACHE to another folder") from error
     return target

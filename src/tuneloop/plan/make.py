@@ -81,8 +81,8 @@ def make(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Workloa
     steps = math.ceil(values["training.epochs"].value * len(work.train) / batch)
     if training.max_steps is not None:
         steps = min(steps, training.max_steps)
-    looks = values.setdefault("training.evaluate_every", Value(max(5, math.ceil(steps / 6)), "planned",
-                                                               "about six looks at the validation loss, five steps apart or more"))
+    looks = values.setdefault("training.evaluate_every", Value(
+        max(5, math.ceil(steps / 6)), "planned", "about six looks at the validation loss, at least five steps apart"))
     values.setdefault("training.checkpoint_every", Value(looks.value, "planned", "with every look at validation"))
     unique, logical = _tokens_per_step(work.train, batch)
     largest = int(min(budget, max(unique, max(len(r) for r in work.train))))

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from tuneloop.errors import TrainingFailed
@@ -111,11 +112,12 @@ def publish(final: Path, write: Callable[[Path], None]) -> None:
         if final.exists():
             shutil.rmtree(final)
         os.replace(partial, final)
-    except (OSError, RuntimeError) as error:        # torch and safetensors wrap a failed write in a RuntimeError
-        shutil.rmtree(partial, ignore_errors=True)
+    except (OSError, RuntimeError, SafetensorError) as error:       # torch wraps a failed write in a RuntimeError
         kept = ", ".join(sorted(p.name for p in final.parent.glob("[!.]*"))) or "none"
         raise TrainingFailed(f"{final} could not be written: {error}. Kept from before: {kept}.",
                              fix="free disk space, then continue with `tuneloop run --resume RUN`") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _sync(folder: Path) -> None:
