@@ -266,7 +266,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> P
 
 
 @pytest.mark.parametrize(("size", "when", "kept"), [
-    (8_000, 7, "step-5"),               # the checkpoint of step 10
+    (8_000, 7, "step-5"),               # the best parameters at step 10
+    (40_000, 7, "step-5"),              # they fit, the checkpoint does not
     (8_000, 2, None),                   # the first one
     (100, 7, "step-5"),                 # a line of metrics.jsonl
     (8_000, 19, "step-15"),

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
+from exact import gradients, plain_loss
 from toy import (
     CUT_OFF,
     Interrupting,
@@ -32,9 +33,12 @@ from toy import (
 )
 from tuneloop.cli import app
 from tuneloop.errors import UserError
-from tuneloop.loop import STAGES
+from tuneloop.loop import STAGES, Prepared
+from tuneloop.models.load import load_model
 from tuneloop.recipe import Recipe, load
 from tuneloop.record import RunFolder
+from tuneloop.training.loop import samples_of_step
+from tuneloop.training.watch import Silent
 
 ALWAYS = {"recipe.yaml", "record.json", "plan.json", "metrics.jsonl", "samples.jsonl", "certificate.json",
           "report.html", "README.md", "data/report.json", "evaluation/predictions.jsonl", "evaluation/scores.json"}
@@ -176,6 +180,19 @@ def test_the_token_budget_never_changes_the_losses(labels: Path, tmp_path: Path,
     assert all(entry["micro_batches"] > 1 for entry in metrics(tmp_path / "run"))
     assert all(entry["micro_batches"] == 1 for entry in metrics(labels))
     assert losses(tmp_path / "run") == pytest.approx(losses(labels), rel=1e-6)
+
+
+def test_the_first_step_is_that_of_plain_transformers_and_peft(labels: Path) -> None:
+    """The loss and the norm of its gradient, whatever the optimizer then makes of them."""
+    recipe = load(labels.parent / "recipe.yaml")
+    ready = Prepared(recipe, Silent())
+    model = recipe.method.apply(load_model(ready.base.path), recipe.seed)
+    train = ready.rows.tokens["train"]
+    rows = [train[i] for i in samples_of_step(len(train), 8, step=0, seed=recipe.seed)]
+    loss = plain_loss(model, rows)
+    norm = sum(float(g.double().pow(2).sum()) for g in gradients(model, loss).values()) ** 0.5
+    first = metrics(labels)[0]
+    assert (first["loss"], first["grad_norm"]) == (pytest.approx(loss.item(), rel=1e-5), pytest.approx(norm, rel=1e-5))
 
 
 def test_max_steps_ends_the_training(labels: Path, tmp_path: Path, tiny_llama: Path) -> None:

@@ -27,6 +27,7 @@ class CharacterTokenizer:
     """What `render` needs of a ChatTokenizer: one token per character, and one for the end of a turn."""
 
     end_of_turn = "<end>"
+    specials = frozenset({end_of_turn})
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
         return self.full_text(messages) + "assistant:"
