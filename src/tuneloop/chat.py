@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from tuneloop.errors import UserError
 from tuneloop.record import RunFolder
 from tuneloop.types import Message, Sampling
 
@@ -34,15 +35,22 @@ def talk(folder: RunFolder, console: Console, *, message: str | None, raw: bool,
                       f"{escape(str(data.prompt))}\n--raw sends it as it is.[/]")
     history: list[Message] = []
     for typed in [message] if message is not None else _typed(console):
-        content = str(data.prompt).replace(f"{{{column}}}", typed) if column else typed
+        content = typed if not column else "".join(text + (typed if field else "")
+                                                   for text, field in _pieces(data.prompt))
         turns = [*system, *([] if column else history), Message("user", content)]
         answer = _answer(model, tokenizer, turns, sampling, console)
         history += [turns[-1], Message("assistant", answer)]
 
 
 def _only_column(prompt: str | None) -> str | None:
-    columns = {field for _, field, _, _ in string.Formatter().parse(prompt or "") if field}
+    columns = {field for _, field in _pieces(prompt) if field}
     return columns.pop() if len(columns) == 1 else None
+
+
+def _pieces(prompt: str | None) -> list[tuple[str, str | None]]:
+    """(text, column after it) of a template; doubled braces are undone as in training."""
+    return [(text, None if field is None else field + (f"!{conversion}" if conversion else "")
+             + (f":{spec}" if spec else "")) for text, field, spec, conversion in string.Formatter().parse(prompt or "")]
 
 
 def _typed(console: Console) -> Any:
@@ -68,8 +76,17 @@ def _answer(model: Any, tokenizer: Any, turns: list[Message], sampling: Sampling
     streamer = TextIteratorStreamer(tokenizer.inner, skip_prompt=True, skip_special_tokens=True)
     options = generation_options(sampling) | {"eos_token_id": sorted(stop_ids(model, tokenizer)),
                                               "pad_token_id": tokenizer.pad_id}
-    thread = Thread(target=model.generate, kwargs={"input_ids": ids, "attention_mask": torch.ones_like(ids),
-                                                   "streamer": streamer, **options}, daemon=True)
+    def speak() -> None:
+        try:
+            model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), streamer=streamer, **options)
+        finally:
+            streamer.end()      # or whoever listens waits for ever
+
+    if ids.shape[1] >= tokenizer.max_length:
+        raise UserError(f"The conversation has {ids.shape[1]} tokens; this base takes {tokenizer.max_length}.",
+                        fix="start again with a shorter text")
+    options["max_new_tokens"] = min(sampling.max_new_tokens, tokenizer.max_length - ids.shape[1])
+    thread = Thread(target=speak, daemon=True)
     thread.start()
     said = ""
     for piece in streamer:

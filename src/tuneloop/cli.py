@@ -28,7 +28,7 @@ app = typer.Typer(name="tuneloop", no_args_is_help=True, add_completion=False, r
                   help="Fine-tune a language model on your examples, and prove whether the result is better.",
                   epilog="Exit codes: 0 done, goal met; 1 failed; 2 input wrong; 3 goal not met; 4 undecided.")
 START, DATA, TRAIN, JUDGE, USE, BRIDGES = "Start", "Data", "Train", "Judge", "Use", "Bridges"
-console = Console(stderr=False, highlight=False)
+console = Console(highlight=False, emoji=False)
 
 RECIPE = typer.Argument(help="the recipe, then key=value overrides such as training.epochs=1", show_default=False)
 Words = Annotated[list[str] | None, RECIPE]
@@ -82,8 +82,9 @@ def init(data: Annotated[Path, typer.Argument(help="a data file: .csv .tsv .json
          out: Annotated[Path, typer.Option(help="where the recipe goes")] = Path("recipe.yaml")) -> None:
     """Look at a data file, show three rows as the model will see them, write a commented recipe."""
     from tuneloop.data.guess import guess, recipe_text
+    from tuneloop.record import write_atomic
 
-    found = guess(data)
+    found = guess(data, os.path.relpath(data, out.parent))
     if out.exists():
         raise UserError(f"{out} exists already.", fix="choose another name with --out")
     console.print(f"[bold]{escape(found.file)}[/]: {found.rows} rows. {escape(found.sentence)}")
@@ -94,7 +95,7 @@ def init(data: Annotated[Path, typer.Argument(help="a data file: .csv .tsv .json
         for message in row.messages:
             console.print(f"[bold]{message.role}[/]: {escape(message.content[:600])}")
     console.rule(style="dim")
-    out.write_text(recipe_text(found, base), encoding="utf-8")
+    write_atomic(out, recipe_text(found, base))
     console.print(f"{out} is written. Look at it, then: [bold]tuneloop check {out}[/], [bold]tuneloop run {out}[/]")
 
 
@@ -368,8 +369,11 @@ def _find(name: str, runs: Path) -> RunFolder:
 
 
 def _summary(folder: RunFolder) -> dict[str, str]:
-    record = folder.read("record.json") if folder.has("record.json") else {}
-    certificate = folder.read("certificate.json") if folder.has("certificate.json") else {}
+    try:
+        record = folder.read("record.json") if folder.has("record.json") else {}
+        certificate = folder.read("certificate.json") if folder.has("certificate.json") else {}
+    except UserError as error:      # one broken run must not hide the others
+        record, certificate = {}, {"verdict": "unreadable", "sentence": error.found}
     return {"run": folder.path.name, "base": record.get("base", {}).get("name", "?"),
             "method": record.get("method", {}).get("kind", "?"), "verdict": certificate.get("verdict", "unfinished"),
             "what": certificate.get("sentence", "")}

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,8 +82,8 @@ def run(recipe: Recipe, folder: RunFolder, watch: Watcher | None = None, until: 
 
         from tuneloop.session import Session  # torch from here on
 
-        session = Session(ready, plan, folder, watch)
         with _timed(folder, "baseline"):
+            session = Session(ready, plan, folder, watch)
             before = _answers(session, folder, "base")
             rival = _rival(ready, folder, watch)
         if until == "baseline":
@@ -102,6 +103,10 @@ def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
     weights = weights_sha256(ready.base.path)
     known = folder.read("record.json") if folder.has("record.json") else {}
     data = {"hashes": ready.rows.hashes, "order": ready.rows.order}
+    used = recipe.portable()
+    if known and known["recipe_used"] != used:
+        raise UserError(f"The recipe of {folder.path} has changed since the run began; its goal was declared then.",
+                        fix="start a new run with the new recipe")
     if known and known["data"] != data:
         raise UserError(f"The data has changed since {folder.path} began; its results would mix two data sets.",
                         fix="start a new run, or put the old rows back, in their old order")
@@ -112,12 +117,11 @@ def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
         watch.say(line)
     folder.write(ready.rows.report.to_json(), "data", "report.json")
     folder.update_record(
-        recipe=recipe.given, base={"name": recipe.base, "path": str(ready.base.path), "source": ready.base.source,
-                                   "sha256": weights,
-                                   "parameters": read_shape(ready.base.path).parameters,
-                                   "notes": [*ready.base.notes, *ready.tokenizer.notes]},
-        data=data, method=recipe.method.model_dump(), seeds={"all": recipe.seed},
-        environment=environment())
+        recipe=known.get("recipe", recipe.given), recipe_used=used,
+        base={"name": recipe.base, "path": str(ready.base.path), "source": ready.base.source, "sha256": weights,
+              "parameters": read_shape(ready.base.path).parameters,
+              "notes": [*ready.base.notes, *ready.tokenizer.notes]},
+        data=data, method=recipe.method.model_dump(), seeds={"all": recipe.seed}, environment=environment())
     return ready
 
 
@@ -161,22 +165,36 @@ def _certify(ready: Prepared, folder: RunFolder, models: list[Answers]) -> dict[
     recipe, test = ready.recipe, ready.test
     record = folder.update_record()
     hashes = ready.rows.hashes
-    used_before = sum(other.has("certificate.json") and other.path.resolve() != folder.path.resolve()
-                      and other.read("certificate.json").get("data", {}).get("test") == hashes["test"]
-                      for other in find_runs(folder.path.parent))
-    certificate = certify(
-        recipe.goal, ready.rows.task, [row.answer for row in test], models, resamples=recipe.evaluation.resamples,
-        seed=recipe.seed, used_before=used_before,
-        context={"run": folder.path.name, "base": record["base"], "data": hashes, "seed": recipe.seed,
-                 "environment": record["environment"]})
     rows = [{"row": i, "origin": asdict(row.origin), "prompt": row.prompt[-1].content, "reference": row.answer,
              "answers": {m.name: m.texts[i] for m in models}} for i, row in enumerate(test)]
+    certificate = certify(
+        recipe.goal, ready.rows.task, [row.answer for row in test], models, resamples=recipe.evaluation.resamples,
+        seed=recipe.seed, used_before=_used_before(folder, rows),
+        context={"run": folder.path.name, "base": record["base"], "data": hashes, "seed": recipe.seed,
+                 "environment": record["environment"]})
     folder.write_lines(rows, "evaluation", "predictions.jsonl")
     folder.write({key: certificate[key] for key in ("scores", "differences")}, "evaluation", "scores.json")
     folder.write(certificate, "certificate.json")
     write_card(folder)
     write_report(folder)
     return certificate
+
+
+def _used_before(folder: RunFolder, rows: list[dict[str, Any]]) -> int:
+    """How many certified runs beside this one were judged on some of the same rows, known by file name and line.
+
+    Not by their text, which changes with the prompt. A resumed run keeps its first count.
+    """
+    if folder.has("certificate.json"):
+        return int(folder.read("certificate.json")["test_rows_used_before"])
+
+    def tested(lines: list[dict[str, Any]]) -> set[tuple[str, int]]:
+        return {(Path(line["origin"]["file"]).name, line["origin"]["line"]) for line in lines}
+
+    mine = tested(rows)
+    return sum(other.has("certificate.json") and other.path.resolve() != folder.path.resolve()
+               and bool(mine & tested(other.lines("evaluation", "predictions.jsonl")))
+               for other in find_runs(folder.path.parent))
 
 
 def begin(recipe: Recipe, folder: RunFolder) -> None:

@@ -67,8 +67,13 @@ class Recipe:
         return given
 
 
+DATA_FILES = (".csv", ".tsv", ".json", ".jsonl", ".gz")
+
+
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file and apply `key=value` overrides. Raises UserError with every problem at once, by line."""
+    if path.suffix.lower() in DATA_FILES:
+        raise UserError(f"{path} is a data file, not a recipe.", fix=f"write a recipe for it: tuneloop init {path}")
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -209,7 +214,9 @@ class _Checker:
                     self._add(at, f"'{'.'.join(at)}' is missing")
                 else:
                     wanted = item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+                    quotes = item["type"] == "string_type" and isinstance(item["input"], dict)
                     self._add(at, f"'{'.'.join(at)}' is {item['input']!r}",
+                              fix='put it in quotes, such as "{label}"' if quotes else "",
                               wanted="letters, digits, dots, dashes and underscores" if "pattern" in wanted else wanted)
             return None
 

@@ -31,8 +31,8 @@ class Session:
         self.ready, self.plan, self.folder, self.watch = ready, plan, folder, watch
         self.method = ready.recipe.method
         base = load_model(ready.base.path, **self.method.load_options())
-        longest = sorted(ready.rows.tokens["train"], key=len)
-        self.packing: Packing = choose_packing(base, longest, share=self.method.exact_when_shared)
+        self.packing: Packing = choose_packing(base, sorted(ready.rows.tokens["train"], key=len),
+                                               share=self.method.exact_when_shared)
         watch.say(self.packing.why)
         folder.update_record(packing=asdict(self.packing))
         self.model = ForestModel(base, self.packing.mode)

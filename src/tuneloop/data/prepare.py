@@ -74,6 +74,9 @@ def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tok
         drawn = draw(kept["train"], spec.max_train_rows, seed=seed, labels=task == "labels")
         removed["not_drawn"] = [row.origin for row in kept["train"] if row not in drawn]
         kept["train"] = [row for row in kept["train"] if row in drawn]
+    if not kept["train"]:
+        raise UserError(f"No training row is left with data.max_train_rows={spec.max_train_rows}: rows that share a "
+                        "prompt are drawn together.", fix="set it higher")
     rendered = {part: [tokens[row] for row in kept[part]] for part in PARTS}
     return Rows(**kept, tokens=rendered, task=task, report=_report(files, removed, kept, rendered, task),
                 labels=sorted(label_counts(chain(*kept.values()))) if task == "labels" else [])

@@ -207,7 +207,7 @@ def _trains(message: Values) -> bool:
         raise RowError(f"a message has the weight {str(weight)[:20]}", "A weight is 0 or 1;")
     if train not in (None, True, False):
         raise RowError(f"a message has train: {str(train)[:20]}", "train is true or false;")
-    return weight != 0 and train is not False
+    return weight != 0 and (train is None or bool(train))
 
 
 def _check(messages: Sequence[Message]) -> None:

@@ -140,7 +140,8 @@ def _sentence(verdict: Verdict, metric: str, scores: dict[str, dict[str, Interva
     before, after = f"{scores['base'][metric].value:.1%}", f"{scores['tuned'][metric].value:.1%}"
     moved = (f"stayed at {after}" if before == after
              else f"{'rose' if gain.value > 0 else 'fell'} from {before} to {after}")
-    told = (f"{verdict.upper()}: {_SPOKEN[metric]} {moved} ({_points(gain.value)} points, "
+    spoken = _SPOKEN.get(metric, metric.replace("_", " "))
+    told = (f"{verdict.upper()}: {spoken} {moved} ({_points(gain.value)} points, "
             f"{LEVEL:.0%} interval {_points(gain.low)} to {_points(gain.high)}) on {rows:,} held-out rows")
     return "; ".join([told, *(_shortfall(check) for check in checks if check["verdict"] != "met")]) + "."
 
@@ -171,7 +172,10 @@ def _judgement(task: Task, metric: str, differences: dict[tuple[str, str], Inter
     rival = differences.get((metric, "rival"))
     if rival and rival.high < 0:
         notes.append("A TF-IDF rival, which trains in seconds, does better: a language model may not be needed.")
-    elif rival and rival.value <= 0:
+    elif rival and rival.value < 0:
+        notes.append(f"A TF-IDF rival scores {-100 * rival.value:.1f} points higher, though that is not certain: a "
+                     "language model may not be needed.")
+    elif rival and rival.value == 0:
         notes.append("A TF-IDF rival does as well: a language model may not be needed.")
     elif rival and rival.low <= 0:
         notes.append("It is not certain that the tuned model beats a TF-IDF rival, which trains in seconds.")

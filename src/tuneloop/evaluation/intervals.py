@@ -11,7 +11,7 @@ import numpy as np
 from tuneloop.grading.metrics import Scores, Statistic
 
 LEVEL = 0.95
-"""Every interval covers the true value this often."""
+"""Every interval aims to cover the true value this often; with few rows those of perplexity fall short of it."""
 
 _ENDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 _CHUNK_BYTES = 16_000_000

@@ -194,7 +194,8 @@ def _score_table(certificate: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     scores = certificate.get("scores", {})
     return [row(metric, model, scores[model][metric])
-            for metric in METRIC_LABELS for model in scores if metric in scores[model]]
+            for metric in dict.fromkeys([*METRIC_LABELS, *(m for of in scores.values() for m in of)])
+            for model in scores if metric in scores[model]]
 
 
 def _check(check: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,4 +40,5 @@ def rival(train: Sequence[Conversation], test: Sequence[Conversation]) -> Answer
 
 def last_user_turn(row: Conversation) -> str:
     """What the answer answers."""
-    return next((m.content for m in reversed(row.prompt) if m.role == "user"), "")
+    said = [m.content for m in row.prompt if m.role == "user"] or [m.content for m in row.prompt]
+    return said[-1] if said else ""

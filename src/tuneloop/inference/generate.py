@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -41,8 +42,13 @@ def _answer(model: Any, tokenizer: ChatTokenizer, prompts: list[list[int]], samp
     if sampling.temperature > 0:
         torch.manual_seed(sampling.seed)
     out = model.generate(input_ids=ids, attention_mask=mask, eos_token_id=sorted(stops), pad_token_id=tokenizer.pad_id,
-                         **generation_options(sampling))
+                         **generation_options(replace(sampling, max_new_tokens=_room(tokenizer, width, sampling))))
     return [_completion(row[width:].tolist(), stops, tokenizer) for row in out]
+
+
+def _room(tokenizer: ChatTokenizer, width: int, sampling: Sampling) -> int:
+    """New tokens that fit into the base's positions after prompts of `width` tokens."""
+    return max(1, min(sampling.max_new_tokens, tokenizer.max_length - width))
 
 
 def stop_ids(model: Any, tokenizer: ChatTokenizer) -> set[int]:

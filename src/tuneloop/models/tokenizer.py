@@ -68,7 +68,7 @@ class ChatTokenizer:
         """Ids of texts that already hold their special tokens."""
         if not texts:
             return []
-        return cast("list[list[int]]", self.inner(list(texts), add_special_tokens=False)["input_ids"])
+        return cast("list[list[int]]", self.inner(list(texts), add_special_tokens=False, verbose=False)["input_ids"])
 
     def decode(self, ids: Sequence[int], *, special: bool = True) -> str:
         """Text of ids, by default with special tokens written out."""
@@ -85,13 +85,14 @@ class ChatTokenizer:
 
     def _believable_length(self, folder: Path) -> int:
         length = int(self.inner.model_max_length)
-        if length < LONGEST_BELIEVABLE:
-            return length
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             config = {}
-        known = int(config.get("max_position_embeddings") or config.get("n_positions") or 2048)
+        positions = config.get("max_position_embeddings") or config.get("n_positions")
+        if length < LONGEST_BELIEVABLE:
+            return min(length, int(positions or length))
+        known = int(positions or 2048)
         self.inner.model_max_length = known
         self.notes.append(f"the tokenizer named no maximum length; set to the base's {known} positions")
         return known

@@ -78,13 +78,17 @@ def make(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Workloa
     cost = method.memory(shape)
     values = _resolve(training, method, shape, work, hardware)
     batch, budget = values["training.batch_size"].value, values["training.token_budget"].value
+    if batch > len(work.train):
+        raise UserError(f"training.batch_size is {batch}, and there are only {len(work.train)} training rows.",
+                        fix=f"set it to {len(work.train)} or less")
     steps = math.ceil(values["training.epochs"].value * len(work.train) / batch)
     if training.max_steps is not None:
-        steps = min(steps, training.max_steps)
+        steps = training.max_steps if training.epochs is None else min(steps, training.max_steps)
     looks = values.setdefault("training.evaluate_every", Value(
         max(5, math.ceil(steps / 6)), "planned", "about six looks at the validation loss, at least five steps apart"))
     values.setdefault("training.checkpoint_every", Value(looks.value, "planned", "with every look at validation"))
-    unique, logical = _tokens_per_step(work.train, batch)
+    share = method.exact_when_shared
+    unique, logical = _tokens_per_step(work.train, batch, share)
     largest = int(min(budget, max(unique, max(len(r) for r in work.train))))
     memory = estimate.training_memory(shape, cost, largest)
     notes = []
@@ -92,7 +96,7 @@ def make(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Workloa
         notes.append(f"the peak of about {memory.total_bytes / GIB:.1f} GiB is more than the "
                      f"{hardware.available_bytes / GIB:.1f} GiB that are free: use method: lora, or a smaller base")
     return Plan(values, memory, hardware.available_bytes, steps, logical / unique,
-                _seconds(shape, cost, work, hardware, steps, unique, looks.value), notes)
+                _seconds(shape, cost, work, hardware, steps, unique, looks.value, share), notes)
 
 
 def _resolve(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Workload,
@@ -100,7 +104,7 @@ def _resolve(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Wor
     rows, longest = len(work.train), max(len(r) for r in work.train)
     rate, why = method.learning_rate(shape.parameters)
     epochs = 3.0 if rows < 5_000 else 2.0 if rows < 50_000 else 1.0
-    batch = 16 if rows >= 160 else 8 if rows >= 64 else 4
+    batch = min(rows, 16 if rows >= 160 else 8 if rows >= 64 else 4)
     budget = estimate.token_budget(shape, method.memory(shape), int(0.7 * hardware.available_bytes), longest)
     planned = {
         "learning_rate": (rate, why),
@@ -117,22 +121,22 @@ def _resolve(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Wor
     return values
 
 
-def _tokens_per_step(train: Sequence[Rendered], batch: int) -> tuple[float, float]:
+def _tokens_per_step(train: Sequence[Rendered], batch: int, share: bool) -> tuple[float, float]:
     """Unique and logical tokens of an optimizer step, from a few that are really packed."""
     order = np.random.default_rng(0).permutation(len(train))
-    packed = [build_forest([train[i] for i in order[low:low + batch]])
+    packed = [build_forest([train[i] for i in order[low:low + batch]], share=share)
               for low in range(0, min(len(train), SAMPLE_STEPS * batch), batch)]
     return (float(np.mean([f.unique_tokens for f in packed])), float(np.mean([f.logical_tokens for f in packed])))
 
 
 def _seconds(shape: Shape, cost: Any, work: Workload, hardware: Hardware, steps: int, unique: float,
-             every: int) -> dict[str, float]:
+             every: int, share: bool) -> dict[str, float]:
     rate = hardware.flops_per_second * estimate.EFFICIENCY
 
     def forward(rows: Sequence[Rendered], choices: int) -> float:
         if not rows:
             return 0.0
-        per_row = _tokens_per_step(rows, 32)[0] / min(32, len(rows)) + 3 * max(0, choices - 1)
+        per_row = _tokens_per_step(rows, 32, share)[0] / min(32, len(rows)) + 3 * max(0, choices - 1)
         return estimate.forward_flops(shape, per_row * len(rows), 2 * max(1, choices) * len(rows)) / rate
 
     supervised = float(np.mean([r.supervised for r in work.train]))

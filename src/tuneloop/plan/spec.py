@@ -17,7 +17,7 @@ class TrainingSpec(Spec):
     epochs: Annotated[float, Field(gt=0)] | None = None
     """Passes over the training rows."""
     max_steps: Positive | None = None
-    """Stop after so many optimizer steps, whatever the epochs say."""
+    """Stop after so many optimizer steps; where epochs are given too, after whichever comes first."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Highest learning rate, reached after the warm-up."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
