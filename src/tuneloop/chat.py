@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 from threading import Thread
 from typing import Any
 
@@ -25,7 +26,8 @@ def talk(folder: RunFolder, console: Console, *, message: str | None, raw: bool,
     from tuneloop.session import open_run
 
     data = load(folder.file("recipe.yaml")).data
-    column = None if raw else _only_column(data.prompt)
+    pieces = _pieces(data.prompt)
+    column = None if raw else _only_column(pieces)
     with console.status("loading the model"):
         model, tokenizer = open_run(folder)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature)
@@ -35,22 +37,22 @@ def talk(folder: RunFolder, console: Console, *, message: str | None, raw: bool,
                       f"{escape(str(data.prompt))}\n--raw sends it as it is.[/]")
     history: list[Message] = []
     for typed in [message] if message is not None else _typed(console):
-        content = typed if not column else "".join(text + (typed if field else "")
-                                                   for text, field in _pieces(data.prompt))
+        content = "".join(text + (typed if field else "") for text, field in pieces) if column else typed
         turns = [*system, *([] if column else history), Message("user", content)]
         answer = _answer(model, tokenizer, turns, sampling, console)
         history += [turns[-1], Message("assistant", answer)]
 
 
-def _only_column(prompt: str | None) -> str | None:
-    columns = {field for _, field in _pieces(prompt) if field}
+def _only_column(pieces: Sequence[tuple[str, str | None]]) -> str | None:
+    columns = {field for _, field in pieces if field}
     return columns.pop() if len(columns) == 1 else None
 
 
 def _pieces(prompt: str | None) -> list[tuple[str, str | None]]:
     """(text, column after it) of a template; doubled braces are undone as in training."""
-    return [(text, None if field is None else field + (f"!{conversion}" if conversion else "")
-             + (f":{spec}" if spec else "")) for text, field, spec, conversion in string.Formatter().parse(prompt or "")]
+    parsed = string.Formatter().parse(prompt or "")
+    return [(text, field and field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else ""))
+            for text, field, spec, conversion in parsed]
 
 
 def _typed(console: Console) -> Any:
