@@ -135,7 +135,7 @@ def test_long_fields_pass_and_the_limit_of_the_csv_module_is_put_back(tmp_path: 
     (bytes(range(1, 256)) * 4, "rows.csv", "is no text"),
     (b"PK\x03\x04rest", "rows.csv", "a zip archive or an Excel workbook"),
     (b"PAR1rest", "rows.parquet", "a Parquet file"),
-    (gzip.compress(b"text,label\na,b\n" * 99)[:-12], "rows.csv.gz", "damaged or cut-off gzip"),
+    (gzip.compress(b"text,label\na,b\n" * 99, mtime=0)[:-12], "rows.csv.gz", "damaged or cut-off gzip"),
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "rows.jsonl.gz", "is a Git-LFS pointer"),
     (b'[{"a": 1},\n {"a": }]', "rows.json", "rows.json line 2, column 8: not valid JSON"),
     (b'{"a": {"b": 1},\n "c": 2}', "rows.json", "one JSON object with the keys a, c"),
