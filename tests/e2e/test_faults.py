@@ -332,19 +332,24 @@ def test_a_loss_that_is_not_finite(every: int, told: str, call: Call, tmp_path: 
         assert "NaN" not in line
 
 
-def test_what_was_good_before_a_loss_that_is_not_finite_is_kept(tmp_path: Path, tiny_llama: Path) -> None:
+def test_what_was_good_before_a_loss_that_is_not_finite_is_kept(tmp_path: Path, tiny_llama: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = labels_recipe(tmp_path, tiny_llama)
     run(recipe, tmp_path / "run", "plan")
     folder = RunFolder(tmp_path / "run")
 
+    from tuneloop import loop, session
+    trained: list[Any] = []
+    fit = session.fit
+
+    def seen(model: Any, *given: Any, **named: Any) -> Any:
+        trained.append(model)
+        return fit(model, *given, **named)
+
     def poison() -> None:
-        import gc
+        next(p for p in trained[0].parameters() if p.requires_grad).data.fill_(float("nan"))
 
-        from tuneloop.compute.model import ForestModel
-        model = next(o for o in gc.get_objects() if isinstance(o, ForestModel) and o.training)
-        next(p for p in model.parameters() if p.requires_grad).data.fill_(float("nan"))
-
-    from tuneloop import loop
+    monkeypatch.setattr(session, "fit", seen)
     with pytest.raises(TrainingFailed, match=r"stopped at step 8.*not applied"):
         loop.run(recipe, folder, Interrupting(7, poison))
     assert [path.name for path in (tmp_path / "run").glob("checkpoints/step-*")] == ["step-5"]
