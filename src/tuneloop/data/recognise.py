@@ -174,6 +174,9 @@ def _chat(row: Values) -> tuple[Message, ...]:
         if row.get(key):
             raise RowError(f"the row has {kind} ({key}), which are not supported yet",
                            "Chat rows may hold text alone; leave such rows out, or")
+    if isinstance(row.get("label"), bool):
+        raise RowError("the row has a label that says whether people liked it, which is not supported yet",
+                       "Rows with label: false hold answers not to learn; leave such rows out, or")
     if CHAT not in row:
         raise RowError("there are no messages", "This file is a list of chats;")
     messages = row[CHAT]
@@ -217,6 +220,8 @@ def _check(messages: Sequence[Message]) -> None:
     if messages[-1].role != "assistant":
         raise RowError(f"the conversation ends with a {messages[-1].role} turn",
                        "A conversation ends with the assistant's answer;")
+    if not messages[-1].train:
+        raise RowError("the last answer carries no loss", "It is what the model is judged by; end the chat earlier,")
     if any(not m.content.strip() for m in messages if m.role == "assistant" and m.train) or (
             not messages[-1].content.strip()):
         raise EmptyAnswerError
