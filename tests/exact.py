@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tuneloop.compute.model import ForestModel, to_batch
-from tuneloop.compute.packing import build_forest, micro_batches
+from tuneloop.compute.cut import cut_step
+from tuneloop.compute.model import ForestModel
+from tuneloop.compute.passes import passes
 from tuneloop.models.load import load_model
 from tuneloop.objectives.sft import Objective
 from tuneloop.types import Rendered
@@ -92,14 +93,25 @@ def labelled_loss(model: Any, rows: Sequence[Rendered]) -> Tensor:
     return torch.stack(losses).sum()
 
 
-def packed_loss(wrapper: ForestModel, rows: Sequence[Rendered], *, share: bool = True, budget: int = 10**6) -> Tensor:
-    """The same by ours, over micro-batches cut by `budget`."""
-    total = sum(float(r.weights.sum()) for r in rows)
-    losses = []
-    for cut in micro_batches(rows, budget, share=share):
-        batch = to_batch(build_forest([rows[i] for i in cut], share=share))
-        losses.append(Objective().loss(wrapper(batch), batch).loss / total)
-    return torch.stack(losses).sum()
+def packed(wrapper: ForestModel, rows: Sequence[Rendered], **cut: Any) -> tuple[float, Gradients]:
+    """The same by ours, with its gradients."""
+    wrapper.zero_grad()
+    loss = accumulate(wrapper, rows, **cut)
+    trains = {n: p for n, p in wrapper.model.named_parameters() if p.requires_grad}
+    found = {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in trains.items()}
+    wrapper.zero_grad()
+    return loss, found
+
+
+def accumulate(wrapper: ForestModel, rows: Sequence[Rendered], *, share: bool = True, budget: int = 10**6,
+               trunks: bool = True) -> float:
+    """The loss by ours over pieces cut by `budget`; its gradients are added to the model's."""
+    total, loss = sum(float(r.weights.sum()) for r in rows), 0.0
+    for _, batch, out in passes(wrapper, cut_step(rows, budget, share=share, trunks=trunks), "cpu"):
+        part = Objective().loss(out, batch).loss / total
+        part.backward()     # type: ignore[no-untyped-call]    # torch types no backward
+        loss += part.item()
+    return loss
 
 
 def gradients(model: nn.Module, loss: Tensor) -> Gradients:

@@ -6,7 +6,8 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from tuneloop.compute.model import ForestModel, Packing, choose_packing
+from tuneloop.compute.check import Packing, choose_packing
+from tuneloop.compute.model import ForestModel
 from tuneloop.errors import TrainingFailed, UserError
 from tuneloop.evaluation.answers import choose_labels, write_answers
 from tuneloop.inference.generate import generate
@@ -16,7 +17,7 @@ from tuneloop.record import RunFolder
 from tuneloop.training.checkpoint import newest_step, publish, trainable
 from tuneloop.training.loop import Settings, fit
 from tuneloop.training.watch import Watcher
-from tuneloop.types import Answers, Sampling
+from tuneloop.types import Answers, Group, Sampling
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,11 +48,13 @@ class Session:
         self.trained = True
         values = {name: plan[f"training.{name}"] for name in (
             "batch_size", "learning_rate", "schedule", "warmup", "weight_decay", "max_grad_norm", "token_budget",
-            "evaluate_every", "checkpoint_every", "patience")}
-        settings = Settings(steps=plan.steps, share=self.packing.share, seed=recipe.seed, **values)
+            "evaluate_every", "checkpoint_every", "patience", "checkpointing")}
+        settings = Settings(steps=plan.steps, share=self.packing.share, seed=recipe.seed,
+                            memory_bytes=plan.limit_bytes, **values)
         self._rewind()
         self.watch.stage("training", plan.steps)
-        progress = fit(self.model, recipe.objective, rows.tokens["train"], rows.tokens["validation"], settings,
+        train, validation = ([Group((r,)) for r in rows.tokens[part]] for part in ("train", "validation"))
+        progress = fit(self.model, recipe.objective, train, validation, settings,
                        self.folder.file("checkpoints"), report=self._report, look=self._sample)
         self._publish()
         self.folder.update_record(training=self._summary(asdict(progress)),

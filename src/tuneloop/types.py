@@ -14,9 +14,9 @@ Targets are not inputs: the last target of a branch is never fed, since nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
+Denominator = Literal["weight", "branch", "group"]
+"""What a sum over a batch is divided by: the supervised weight, the branches or the groups of the optimizer step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +69,61 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
+class Preference:
+    """A sample for preference objectives: two answers to one prompt, of which people prefer the first."""
+
+    prompt: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    origin: Origin
+    margin: float = 0.0         # how much better, where annotators said so
+
+    @property
+    def answer(self) -> str:
+        """The preferred answer."""
+        return self.chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """A sample whose one answer people liked or did not (KTO)."""
+
+    prompt: tuple[Message, ...]
+    answer: str
+    desirable: bool
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A prompt and answers that a policy sampled for it, each with its reward: what PPO, GRPO and RLOO train on."""
+
+    prompt: tuple[Message, ...]
+    answers: tuple[str, ...]
+    rewards: tuple[float, ...]
+    origin: Origin
+
+    @property
+    def answer(self) -> str:
+        """The answer with the highest reward."""
+        return self.answers[max(range(len(self.rewards)), key=self.rewards.__getitem__)]
+
+
+Sample = Conversation | Preference | Rated | Rollout
+
+
+@dataclass(frozen=True, slots=True)
 class Rendered:
-    """A sample as tokens. `weights[i]` is the loss weight of `ids[i]` as a target; 0 marks the prompt."""
+    """A sample as tokens. `weights[i]` is the loss weight of `ids[i]` as a target; 0 marks the prompt.
+
+    `named` holds what an objective needs beside the tokens: () numbers of the whole sample (a margin, a reward), or
+    (supervised, ...) arrays aligned with its supervised tokens (reference log-probs, advantages).
+    """
 
     ids: Ints           # (n,)
     weights: Floats     # (n,)
     origin: Origin | None = None
+    named: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -81,6 +132,18 @@ class Rendered:
     def supervised(self) -> int:
         """Number of tokens that carry loss."""
         return int(np.count_nonzero(self.weights))
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What an optimizer step draws: the branches that one term of a loss is about, in the objective's order.
+
+    One branch for instruction tuning; chosen and rejected; the completions of a prompt. `probes` carry no loss: they
+    are scored without gradient before the step (KTO's mismatched answers).
+    """
+
+    branches: tuple[Rendered, ...]
+    probes: tuple[Rendered, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +176,7 @@ class Forest:
     branch_of: Ints         # (M,)
     score_at: Ints          # (B,) flat index of the last input token of each branch
     group_of: Ints          # (B,) branches of one group (a pair, the completions of a prompt) share a number
+    named: Mapping[str, Any] = field(default_factory=dict)      # (B,) or (M, ...) columns of the samples
 
     @property
     def unique_tokens(self) -> int:
@@ -130,6 +194,24 @@ class Forest:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """One forward of an optimizer step. Its first `given` tokens were computed by the piece `parent` (-1: none).
+
+    A piece without samples is a trunk: a prefix that several later pieces start from.
+    """
+
+    forest: Forest
+    samples: list[int]      # the branches of the forest, as positions among the samples of the step
+    given: int = 0
+    parent: int = -1
+
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens that this piece itself computes."""
+        return self.forest.unique_tokens - self.given
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """A forest on a device. `named` holds further tensors aligned to M or B (reference log-probs, advantages, ...)."""
 
@@ -140,29 +222,62 @@ class Batch:
     targets: torch.Tensor         # (M,)
     weights: torch.Tensor         # (M,)
     branch_of: torch.Tensor       # (M,)
-    group_of: torch.Tensor        # (B,)
-    named: dict[str, torch.Tensor] = field(default_factory=dict)
+    group_of: torch.Tensor        # (B,) ascending; branches of a group are neighbours, in the group's own order
+    score_at: torch.Tensor        # (B,)
+    named: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    stats: Mapping[str, float] = field(default_factory=dict)    # what the objective's `step_stats` gave for this step
+
+    @property
+    def branches(self) -> int:
+        return self.forest.branches
+
+    @property
+    def reference(self) -> Outputs:
+        """The reference model's log-probs, which the loop put into `named`."""
+        return Outputs(self.named["reference_logprobs"], self.branch_of, self.branches)
+
+    def pairs(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B,) values of groups of two -> those of the first branches and of the second, each (G,)."""
+        first, second = values.view(-1, 2).unbind(1)
+        return first, second
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What the wrapper computed for a batch."""
+    """What the wrapper computed for a batch. Optional fields are there when the objective's `needs` name them."""
 
-    logprobs: torch.Tensor        # (M,) log p(target | everything before it on its branch)
-    branch_of: torch.Tensor       # (M,)
+    logprobs: torch.Tensor                      # (M,) log p(target | everything before it on its branch)
+    branch_of: torch.Tensor                     # (M,)
     branches: int
+    entropy: torch.Tensor | None = None         # (M,) of the distribution that predicts the target, in nats
+    mean_logprobs: torch.Tensor | None = None   # (M,) mean of log p over the vocabulary
+    selected: torch.Tensor | None = None        # (M, K) log p of the tokens in `batch.named["select_ids"]`
+    top_ids: torch.Tensor | None = None         # (M, top) the most likely tokens, where they were asked for
+    top_logprobs: torch.Tensor | None = None    # (M, top)
+    values: torch.Tensor | None = None          # (M,) of the scalar head, where the target is predicted
+    scores: torch.Tensor | None = None          # (B,) of the scalar head, at the end of the branch
 
-    def per_branch(self) -> torch.Tensor:
-        """Sum of the supervised log-probs of each branch, (B,)."""
-        return self.logprobs.new_zeros(self.branches).index_add(0, self.branch_of, self.logprobs)
+    def per_branch(self, values: torch.Tensor | None = None) -> torch.Tensor:
+        """Sum over the supervised tokens of each branch, (B,): of their log-probs, or of `values` (M,)."""
+        values = self.logprobs if values is None else values
+        return values.new_zeros(self.branches).index_add(0, self.branch_of, values)
+
+    def mean_per_branch(self, values: torch.Tensor | None = None) -> torch.Tensor:
+        """The same as a mean over the branch's supervised tokens, (B,)."""
+        total = self.per_branch(values)
+        return total / self.per_branch(torch.ones_like(self.logprobs)).to(total.dtype)
 
 
 @dataclass(frozen=True, slots=True)
 class LossOutput:
-    """Sums over a batch, not means: the loop divides by the objective's denominator over the whole optimizer step."""
+    """Sums over a batch, not means: the loop divides by the objective's denominator over the whole optimizer step.
 
-    loss: torch.Tensor                                            # () sum
-    sums: dict[str, Any] = field(default_factory=dict)            # further named sums, for the metrics
+    `sums` are shown in the metrics, divided by the same denominator unless `per` names another one for them.
+    """
+
+    loss: torch.Tensor                                                  # () sum
+    sums: Mapping[str, torch.Tensor] = field(default_factory=dict)      # () each
+    per: Mapping[str, Denominator] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

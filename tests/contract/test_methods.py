@@ -68,7 +68,7 @@ class Case:
         optimizer = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad], lr=1e-2)
         for _ in range(2):
             optimizer.zero_grad()
-            exact.packed_loss(wrapper, ROWS).backward()  # type: ignore[no-untyped-call]
+            exact.accumulate(wrapper, ROWS)
             optimizer.step()
         self.model.eval()
         return self
@@ -99,9 +99,9 @@ def own_parameters(model: nn.Module) -> dict[str, Tensor]:
 
 @everywhere
 def test_training_lowers_the_loss_and_moves_the_logits(case: Case) -> None:
-    before, at_start = exact.packed_loss(ForestModel(case.model), ROWS).item(), logits(case.model)
+    before, at_start = exact.packed(ForestModel(case.model), ROWS)[0], logits(case.model)
     case.trained()
-    assert exact.packed_loss(ForestModel(case.model), ROWS).item() < before
+    assert exact.packed(ForestModel(case.model), ROWS)[0] < before
     assert (logits(case.model) - at_start).abs().max() > 1e-3
 
 
@@ -209,7 +209,7 @@ def test_lora_gradients_equal_those_of_plain_peft(family: str, folder_of: Callab
     wanted = exact.gradients(theirs, exact.plain_loss(theirs, ROWS))
     assert all(g.abs().max() > 0 for g in wanted.values())
     for share in (True, False):
-        got = exact.gradients(ours, exact.packed_loss(ForestModel(ours), ROWS, share=share))
+        got = exact.packed(ForestModel(ours), ROWS, share=share)[1]
         assert exact.difference(got, wanted) <= 1e-9
 
 

@@ -28,6 +28,7 @@ from tuneloop.models.load import load_model
 from tuneloop.recipe import load
 from tuneloop.training.loop import Settings, fit
 from tuneloop.training.watch import Silent
+from tuneloop.types import Group
 
 folder, out, options = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 rank = os.environ.get("RANK", "0")
@@ -36,7 +37,8 @@ ready = Prepared(recipe, Silent())
 model = ForestModel(recipe.method.apply(load_model(ready.base.path, dtype=torch.float32), recipe.seed))
 settings = Settings(**{"steps": 8, "batch_size": 10, "learning_rate": 0.01, "schedule": "cosine", "warmup": 0.1,
                        "weight_decay": 0.01, "max_grad_norm": 1.0, "token_budget": 40, "evaluate_every": 3,
-                       "checkpoint_every": 3, "patience": 3, "share": True, "seed": 0} | options["settings"])
+                       "checkpoint_every": 3, "patience": 3, "share": True, "checkpointing": False,
+                       "memory_bytes": 2**40, "seed": 0} | options["settings"])
 told, looks = [], []
 
 def report(entry):
@@ -46,8 +48,9 @@ def report(entry):
 
 ended = "done"
 try:
-    progress = fit(model, recipe.objective, ready.rows.tokens["train"], ready.rows.tokens["validation"], settings,
-                   out / "checkpoints", report=report, look=looks.append)
+    train, validation = ([Group((r,)) for r in ready.rows.tokens[part]] for part in ("train", "validation"))
+    progress = fit(model, recipe.objective, train, validation, settings, out / "checkpoints", report=report,
+                   look=looks.append)
 except KeyboardInterrupt:
     ended = "interrupted"
 kept = {name: float(p.double().sum()) for name, p in model.named_parameters() if p.requires_grad}
@@ -94,7 +97,7 @@ def alone(folder: Path) -> Any:
 def test_processes_agree_with_one(processes: int, folder: Path, alone: Any) -> None:
     """Micro-batches of a step do not divide evenly, so some processes compute one without weight."""
     main, *others = fit(processes, folder, folder / f"together-{processes}")
-    counts = series(alone, "step", "micro_batches")
+    counts = series(alone, "step", "pieces")
     assert any(count % processes for count in counts)
     assert series(main, "step") == pytest.approx(series(alone, "step"), rel=1e-5)
     assert series(main, "step", "grad_norm") == pytest.approx(series(alone, "step", "grad_norm"), rel=1e-4)

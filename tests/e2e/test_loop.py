@@ -177,8 +177,8 @@ def test_a_second_run_on_the_same_test_rows_says_so(labels: Path, tiny_llama: Pa
 
 def test_the_token_budget_never_changes_the_losses(labels: Path, tmp_path: Path, tiny_llama: Path) -> None:
     run(labels_recipe(tmp_path, tiny_llama, training={"token_budget": 40}), tmp_path / "run", "train")
-    assert all(entry["micro_batches"] > 1 for entry in metrics(tmp_path / "run"))
-    assert all(entry["micro_batches"] == 1 for entry in metrics(labels))
+    assert all(entry["pieces"] > 1 for entry in metrics(tmp_path / "run"))
+    assert all(entry["pieces"] == 1 for entry in metrics(labels))
     assert losses(tmp_path / "run") == pytest.approx(losses(labels), rel=1e-6)
 
 

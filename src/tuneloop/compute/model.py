@@ -6,9 +6,9 @@ One `forward` holds the trunk, the choice of positions and the chunked head, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -16,34 +16,25 @@ import torch
 from torch import Tensor, nn
 
 from tuneloop.compute import attention
-from tuneloop.compute.head import accumulate, head_logprobs
-from tuneloop.compute.packing import MIN_SHARED_TOKENS, build_forest
-from tuneloop.types import Batch, Forest, Outputs, Rendered
+from tuneloop.compute.head import Reduced, Wanted, join, reduce_head, reduce_logits
+from tuneloop.compute.prefix import Prefix
+from tuneloop.types import Batch, Forest, Outputs
 
-Mode = Literal["forest", "rows"]
-PROBE_TOKENS = 2 * MIN_SHARED_TOKENS + 8    # the fewest tokens of a row that can fork half-way and share its first half
-
-
-@dataclass(frozen=True)
-class Packing:
-    """How samples go through the model, and why.
-
-    forest: prefixes shared, no padding. rows: one sample after the other through the model's own forward, for models
-    whose attention has no forest form.
-    """
-
-    mode: Mode
-    share: bool
-    why: str
+Mode = Literal["forest", "padded", "rows"]
 
 
 class ForestModel(nn.Module):
-    """Wraps a causal language model of transformers, with or without PEFT layers inside."""
+    """Wraps a causal language model of transformers, with or without PEFT layers inside.
 
-    def __init__(self, model: nn.Module, mode: Mode = "forest") -> None:
+    `scalar` is the head of reward and value models: a linear map from the last hidden state to one number.
+    """
+
+    def __init__(self, model: nn.Module, mode: Mode = "forest", scalar: nn.Linear | None = None) -> None:
         super().__init__()
         self.model = model
         self.mode: Mode = mode
+        self.scalar = scalar
+        self.checkpointing = False
         attention.register()
 
     @property
@@ -52,42 +43,105 @@ class ForestModel(nn.Module):
         peft_base = getattr(self.model, "get_base_model", None)
         return peft_base() if peft_base is not None else self.model
 
-    def forward(self, batch: Batch) -> Outputs:
-        logprobs = self._forest(batch) if self.mode == "forest" else self._rows(batch)
-        return Outputs(logprobs, batch.branch_of, batch.forest.branches)
+    def checkpoint_activations(self) -> None:
+        """Keep one hidden state per layer and token, and compute the rest again in the backward (arXiv 1604.06174)."""
+        config = self.inner.config
 
-    def _forest(self, batch: Batch) -> Tensor:
-        layout = attention.Layout.of(batch.forest.segments, int(batch.forest.position_ids.max()) + 1)
-        with _forest_attention(self.inner.config):
-            hidden = self.inner.get_decoder()(
-                input_ids=batch.input_ids.unsqueeze(0), position_ids=batch.position_ids.unsqueeze(0),
-                attention_mask=None, use_cache=False, layout=layout).last_hidden_state[0]
-        positions, at = torch.unique(batch.predict_at, return_inverse=True)
-        return head_logprobs(hidden[positions], at, batch.targets, self.inner.get_output_embeddings(),
-                             logit_shaping(self.inner.config))
+        def contexts() -> tuple[Any, Any]:      # the second pass must attend as the first did
+            return nullcontext(), attending(config, config._attn_implementation)
 
-    def _rows(self, batch: Batch) -> Tensor:
-        """Every tree of the forest alone; needs a forest without sharing."""
-        parts: list[Tensor] = []
+        inner = self.inner      # transformers 5 gave the method another name
+        enable = getattr(inner, "activation_checkpointing_enable", None) or inner.gradient_checkpointing_enable
+        enable({"use_reentrant": False, "context_fn": contexts})
+        self.checkpointing = True
+
+    def forward(self, batch: Batch, needs: frozenset[str] = frozenset(), prefix: Prefix | None = None,
+                top: int = 0) -> Outputs | Prefix:
+        """What `needs` asks of the batch's pairs and branches; the batch of a trunk becomes a `Prefix`.
+
+        `top` adds the so many most likely tokens of every pair, without gradient: what a teacher says.
+        """
+        if self.mode == "forest" and not batch.branches:
+            return self._trunk(batch, prefix)
+        wanted = Wanted("entropy" in needs, "mean_logprobs" in needs,
+                        batch.named["select_ids"] if "selected" in needs else None, top)
+        if self.mode == "rows":
+            reduced, hidden = self._rows(batch, wanted)
+        else:
+            hidden = self._forest(batch, prefix) if self.mode == "forest" else self._padded(batch)
+            positions, at = torch.unique(batch.predict_at, return_inverse=True)
+            reduced = reduce_head(hidden[positions], at, batch.targets, self.inner.get_output_embeddings(),
+                                  logit_shaping(self.inner.config), wanted)
+        return Outputs(
+            reduced.logprobs, batch.branch_of, batch.branches, reduced.entropy, reduced.mean_logprobs,
+            reduced.selected, reduced.top_ids, reduced.top_logprobs,
+            values=self._scalar(hidden[batch.predict_at]) if "values" in needs else None,
+            scores=self._scalar(hidden[batch.score_at]) if "scores" in needs else None)
+
+    def _scalar(self, hidden: Tensor) -> Tensor:
+        if self.scalar is None:
+            raise RuntimeError("scores and values need a scalar head")
+        result: Tensor = self.scalar(hidden.to(self.scalar.weight.dtype)).squeeze(-1)
+        return result
+
+    def _trunk(self, batch: Batch, prefix: Prefix | None) -> Prefix:
+        record = Prefix(batch.forest.unique_tokens)
+        return record.close(self._forest(batch, prefix, record))
+
+    def _forest(self, batch: Batch, prefix: Prefix | None, record: Prefix | None = None) -> Tensor:
+        """Last hidden states of all tokens of the forest, (T, d)."""
+        given = 0 if prefix is None else prefix.tokens
+        if given == batch.forest.unique_tokens:
+            return cast(Tensor, cast(Prefix, prefix).hidden)
+        layout = attention.Layout.of(batch.forest.segments, int(batch.forest.position_ids.max()) + 1, given)
+        with attending(self.inner.config, attention.NAME):
+            hidden: Tensor = self.inner.get_decoder()(
+                input_ids=batch.input_ids[given:].unsqueeze(0), position_ids=batch.position_ids[given:].unsqueeze(0),
+                attention_mask=None, use_cache=False, layout=layout, prefix=prefix, record=record).last_hidden_state[0]
+        return hidden if prefix is None else torch.cat([cast(Tensor, prefix.hidden), hidden])
+
+    def _padded(self, batch: Batch) -> Tensor:
+        """The same by the model's own attention: the trees of a forest without sharing as rows, padded on the right."""
+        start, end = (torch.from_numpy(x).to(batch.input_ids.device) for x in _lone(batch))
+        width = torch.arange(int((end - start).max()), device=start.device)
+        inside = width < (end - start).unsqueeze(1)                                             # (rows, width)
+        flat = torch.where(inside, start.unsqueeze(1) + width, start.unsqueeze(1))
+        hidden = self.inner.get_decoder()(input_ids=batch.input_ids[flat], attention_mask=inside.long(),
+                                          use_cache=False).last_hidden_state
+        result: Tensor = hidden[inside]
+        return result
+
+    def _rows(self, batch: Batch, wanted: Wanted) -> tuple[Reduced, Tensor]:
+        """Every tree alone through the model's own forward and head; needs a forest without sharing."""
+        parts: list[Reduced] = []
         order: list[Tensor] = []
-        for start, end, below in batch.forest.segments:
-            if below != end:
-                raise RuntimeError("a model that computes row by row was given a forest with shared prefixes")
+        hidden: list[Tensor] = []
+        for start, end in zip(*_lone(batch), strict=True):
             here = torch.nonzero((batch.predict_at >= start) & (batch.predict_at < end)).squeeze(-1)
             positions, at = torch.unique(batch.predict_at[here] - start, return_inverse=True)
-            logits = self.inner(input_ids=batch.input_ids[start:end].unsqueeze(0), use_cache=False,
-                                logits_to_keep=positions).logits[0]
-            logits = logits.to(accumulate(logits.dtype))
-            parts.append(logits[at, batch.targets[here]] - logits.logsumexp(-1)[at])
+            own = self.inner(input_ids=batch.input_ids[start:end].unsqueeze(0), use_cache=False,
+                             logits_to_keep=positions, output_hidden_states=self.scalar is not None)
+            select = None if wanted.selected is None else wanted.selected[here]
+            parts.append(reduce_logits(own.logits[0], at, batch.targets[here],
+                                       replace(wanted, selected=select)))
             order.append(here)
-        return torch.cat(parts)[torch.argsort(torch.cat(order))]
+            hidden += [own.hidden_states[-1][0]] if self.scalar is not None else []
+        return join(parts, torch.cat(order)), torch.cat(hidden) if hidden else batch.weights
+
+
+def _lone(batch: Batch) -> tuple[Any, Any]:
+    """Starts and ends of the trees of a forest, none of which may fork."""
+    segments = batch.forest.segments
+    if (segments.below != segments.end).any():
+        raise RuntimeError("a model that cannot share was given a forest with shared prefixes")
+    return segments.start, segments.end
 
 
 @contextmanager
-def _forest_attention(config: Any) -> Iterator[None]:
-    """Forest attention for one forward; generation keeps the base's own."""
+def attending(config: Any, name: str) -> Iterator[None]:
+    """The attention of that name for one forward; generation keeps the base's own."""
     before = config._attn_implementation
-    config._attn_implementation = attention.NAME
+    config._attn_implementation = name
     try:
         yield
     finally:
@@ -109,60 +163,5 @@ def to_batch(forest: Forest, device: torch.device | str = "cpu") -> Batch:
         return torch.from_numpy(np.ascontiguousarray(x)).to(device)
 
     return Batch(forest, tensor(forest.input_ids), tensor(forest.position_ids), tensor(forest.predict_at),
-                 tensor(forest.targets), tensor(forest.weights), tensor(forest.branch_of), tensor(forest.group_of))
-
-
-def choose_packing(model: nn.Module, samples: Sequence[Rendered], *, share: bool = True) -> Packing:
-    """Forest if the model computes one exactly, measured on its own first row; otherwise row by row, and why."""
-    longest = max(len(s) for s in samples)
-    window = _window(ForestModel(model).inner.config)
-    if window is not None and window < longest:
-        return Packing("rows", False, f"the base's attention window of {window} tokens is shorter than the longest "
-                                      f"row of {longest}; rows are computed one by one")
-    try:
-        difference = forest_error(model, samples[0])
-    except Exception as error:      # any model class of transformers may refuse in its own way
-        return Packing("rows", False, f"the base's attention has no forest form ({error}); "
-                                      "rows are computed one by one")
-    tolerance = {torch.float64: 1e-6, torch.float32: 5e-4}.get(next(model.parameters()).dtype, 0.1)
-    if not difference <= tolerance:
-        return Packing("rows", False, f"the forest's log-probs differ from the base's own by {difference:.1e}; "
-                                      "rows are computed one by one")
-    if not share:
-        return Packing("forest", False, "prefixes are not shared: dropout must differ from row to row")
-    return Packing("forest", True,
-                   f"prefixes shared, no padding; log-probs agree with the base's own to {difference:.0e}")
-
-
-@torch.no_grad()
-def forest_error(model: nn.Module, sample: Rendered) -> float:
-    """Largest difference in log-prob between a forest of `sample` and one that forks from it half-way, and both alone.
-
-    Both go on after the fork: the second's tokens are laid behind the first's, so that a layer which runs along the
-    sequence (recurrence, convolution) is noticed as well as attention that sees too much.
-    """
-    device = next(model.parameters()).device
-    window = _window(ForestModel(model).inner.config)
-    draw, known = np.random.default_rng(0), int(sample.ids.max()) + 1       # any tokens that the model knows will do
-    missing = max(0, min(PROBE_TOKENS, window or PROBE_TOKENS) - len(sample))
-    ids = np.concatenate([sample.ids, draw.integers(0, known, missing)])
-    half = len(ids) // 2
-    weights = np.zeros(len(ids), np.float32)
-    weights[half:half + MIN_SHARED_TOKENS] = weights[-1] = 1
-    fork = np.concatenate([ids[:half], draw.integers(0, known, len(ids) - half)])
-    pair = [Rendered(ids, weights), Rendered(fork, weights)]
-    was_training = model.training
-    model.eval()
-    try:
-        shared = ForestModel(model)(to_batch(build_forest(pair), device)).logprobs
-        alone = ForestModel(model, "rows")(to_batch(build_forest(pair, share=False), device)).logprobs
-    finally:
-        model.train(was_training)
-    return float((shared - alone).abs().max())
-
-
-def _window(config: Any) -> int | None:
-    window = getattr(config, "sliding_window", None)
-    if window is None or getattr(config, "use_sliding_window", True) is False:
-        return None
-    return cast(int, window)
+                 tensor(forest.targets), tensor(forest.weights), tensor(forest.branch_of), tensor(forest.group_of),
+                 tensor(forest.score_at), {name: tensor(column) for name, column in forest.named.items()})

@@ -1,4 +1,4 @@
-"""From rendered samples to forests: shared prefixes once, no padding, cut into micro-batches by a token budget.
+"""From rendered samples to one forest: shared prefixes once, no padding.
 
 Everything here is numpy; conventions in `tuneloop.types`. Sorting samples by their tokens puts those that share a
 prefix next to each other, so the trie falls out of the longest common prefix of neighbours.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ MIN_SHARED_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class _Path:
+class Path:
     """A sample trimmed to what is computed: inputs up to the token that predicts the last target."""
 
     inputs: Ints
@@ -47,7 +48,7 @@ class _Run:
 class _Builder:
     """Collects the columns of a forest while the trie is walked depth first."""
 
-    paths: list[_Path]                  # sorted by their tokens
+    paths: list[Path]                  # sorted by their tokens
     min_shared: int
     tokens: list[Ints] = field(default_factory=list)
     positions: list[Ints] = field(default_factory=list)
@@ -66,7 +67,7 @@ class _Builder:
         """Lay out the next segment of a run, if one pays; returns the runs below."""
         low, high, depth = run.low, run.high, run.depth
         first, last = self.paths[low].inputs, self.paths[high - 1].inputs
-        common = _common_prefix(first, last)
+        common = common_prefix(first, last)
         alone = common == len(last)     # one path, or equal ones: all end here
         if not alone and common - depth < self.min_shared:
             return self.split(run, common)
@@ -95,9 +96,13 @@ class _Builder:
         return parts
 
 
-def build_forest(samples: Sequence[Rendered], *, groups: Sequence[int] | None = None, share: bool = True) -> Forest:
-    """One forest of all samples, in the given order of branches. With `share` off every sample is a tree of its own."""
-    paths = _paths(samples, groups)
+def build_forest(samples: Sequence[Rendered], *, groups: Sequence[int] | None = None, share: bool = True,
+                 keep_last: bool = False) -> Forest:
+    """One forest of all samples, in the given order of branches. With `share` off every sample is a tree of its own.
+
+    `keep_last` feeds the last supervised token too, for heads that read at the end of a branch.
+    """
+    paths = sorted_paths(samples, groups, keep_last)
     builder = _Builder(paths, MIN_SHARED_TOKENS)
     if share:
         builder.lay(builder.split(_Run(0, len(paths), 0, -1, []), 0))
@@ -106,46 +111,21 @@ def build_forest(samples: Sequence[Rendered], *, groups: Sequence[int] | None = 
     return _assemble(builder)
 
 
-def micro_batches(samples: Sequence[Rendered], token_budget: int, *, groups: Sequence[int] | None = None,
-                  share: bool = True) -> list[list[int]]:
-    """Cut samples into lists of indices whose forests have at most `token_budget` unique tokens.
-
-    A group is never split, and a group larger than the budget is a micro-batch of its own. Neighbours by tokens stay
-    together, so that prefixes are shared within a micro-batch. Deterministic.
-    """
-    group_of = list(range(len(samples))) if groups is None else list(groups)
-    members: dict[int, list[_Path]] = {}
-    for path in sorted(_paths(samples, groups), key=lambda p: (p.key, p.index)):
-        members.setdefault(group_of[path.index], []).append(path)
-    ordered, batches, low = list(members.values()), [], 0
-    while low < len(ordered):
-        high = _last_that_fits(ordered, low, token_budget, share)
-        batches.append(sorted(p.index for group in ordered[low:high] for p in group))
-        low = high
-    return batches
+def trunk_forest(tokens: Ints, branches: int) -> Forest:
+    """A prefix alone, which `branches` branches elsewhere go on from: nothing is predicted here."""
+    count, none = len(tokens), np.empty(0, np.int64)
+    segments = Segments(np.zeros(1, np.int64), np.full(1, count), np.full(1, count), np.full(1, -1))
+    return Forest(input_ids=tokens, position_ids=np.arange(count), multiplicity=np.full(count, branches),
+                  segments=segments, predict_at=none, targets=none, weights=np.empty(0, np.float32), branch_of=none,
+                  score_at=none, group_of=none)
 
 
-def _last_that_fits(groups: list[list[_Path]], low: int, token_budget: int, share: bool) -> int:
-    """The largest `high` for which groups[low:high] keep to the budget; at least one group."""
-    def fits(high: int) -> bool:
-        return high <= len(groups) and _unique_tokens([p for g in groups[low:high] for p in g], share) <= token_budget
-
-    high, step = low + 1, 1
-    while fits(high + step):
-        high += step
-        step *= 2
-    while step > 1:
-        step //= 2
-        high += step if fits(high + step) else 0
-    return high
-
-
-def _unique_tokens(paths: list[_Path], share: bool) -> int:
+def unique_tokens(paths: Sequence[Path], share: bool) -> int:
     """Tokens of the forest of `paths`, counted without building it."""
     if not share:
         return sum(len(p.inputs) for p in paths)
     distinct = [p for _, p in sorted({p.key: p for p in paths}.items())]
-    common = [_common_prefix(a.inputs, b.inputs) for a, b in pairwise(distinct)]      # of each with the next
+    common = [common_prefix(a.inputs, b.inputs) for a, b in pairwise(distinct)]      # of each with the next
     total = sum(len(p.inputs) for p in distinct)
     pending = [(0, len(common), 0)]         # neighbours [low, high), of which `depth` tokens are shared already
     while pending:
@@ -163,9 +143,10 @@ def _unique_tokens(paths: list[_Path], share: bool) -> int:
     return total
 
 
-def _paths(samples: Sequence[Rendered], groups: Sequence[int] | None) -> list[_Path]:
+def sorted_paths(samples: Sequence[Rendered], groups: Sequence[int] | None, keep_last: bool) -> list[Path]:
+    """The samples' paths, ordered by their tokens."""
     group_of = range(len(samples)) if groups is None else groups
-    paths = [_Path(s.ids[:int(_supervised(s)[-1])], s, group_of[i], i) for i, s in enumerate(samples)]
+    paths = [Path(s.ids[:int(_supervised(s)[-1]) + keep_last], s, group_of[i], i) for i, s in enumerate(samples)]
     return sorted(paths, key=lambda p: (p.key, p.index))
 
 
@@ -177,7 +158,7 @@ def _supervised(sample: Rendered) -> Ints:
     return found
 
 
-def _common_prefix(a: Ints, b: Ints) -> int:
+def common_prefix(a: Ints, b: Ints) -> int:
     length = min(len(a), len(b))
     differ = np.flatnonzero(a[:length] != b[:length])
     return int(differ[0]) if len(differ) else length
@@ -207,4 +188,16 @@ def _assemble(builder: _Builder) -> Forest:
         multiplicity=np.concatenate(builder.multiplicity), segments=Segments(start, end, below, parent),
         predict_at=np.concatenate(predict_at), targets=np.concatenate(targets), weights=np.concatenate(weights),
         branch_of=np.repeat(np.arange(len(by_index)), counts), score_at=score_at,
-        group_of=np.asarray([p.group for p in by_index], np.int64))
+        group_of=np.asarray([p.group for p in by_index], np.int64),
+        named=_columns([p.rendered for p in by_index], counts))
+
+
+def _columns(samples: list[Rendered], counts: list[int]) -> dict[str, Any]:
+    """What the samples bring beside their tokens, as (B,) and (M, ...) arrays."""
+    columns = {}
+    for name in samples[0].named:
+        parts = [np.asarray(s.named[name]) for s in samples]
+        if parts[0].ndim and any(len(part) != count for part, count in zip(parts, counts, strict=True)):
+            raise ValueError(f"{name} is not aligned with the supervised tokens of every sample")
+        columns[name] = np.concatenate(parts) if parts[0].ndim else np.stack(parts)
+    return columns

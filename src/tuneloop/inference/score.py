@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tuneloop.compute.model import ForestModel, to_batch
-from tuneloop.compute.packing import build_forest, micro_batches
+from tuneloop.compute.cut import cut_step
+from tuneloop.compute.model import ForestModel
+from tuneloop.compute.passes import passes
 from tuneloop.types import Rendered
 
 Progress = Callable[[int], None]        # called with the number of samples just finished
@@ -33,14 +34,14 @@ def score(model: ForestModel, samples: Sequence[Rendered], *, token_budget: int,
     was_training = model.training
     model.eval()
     try:
-        for chosen in micro_batches(samples, token_budget, groups=groups, share=share):
-            forest = build_forest([samples[i] for i in chosen], share=share)
-            logprobs = model(to_batch(forest, device)).logprobs.double().cpu().numpy()
-            last = np.flatnonzero(np.diff(forest.branch_of, append=-1))     # the pair that ends each branch
-            total[chosen] = np.bincount(forest.branch_of, logprobs)
-            without_end[chosen] = total[chosen] - logprobs[last]
+        pieces = cut_step(samples, token_budget, groups=groups, share=share)
+        for piece, _, out in passes(model, pieces, device):
+            logprobs, branch_of = out.logprobs.double().cpu().numpy(), piece.forest.branch_of
+            last = np.flatnonzero(np.diff(branch_of, append=-1))            # the pair that ends each branch
+            total[piece.samples] = np.bincount(branch_of, logprobs)
+            without_end[piece.samples] = total[piece.samples] - logprobs[last]
             if progress is not None:
-                progress(len(chosen))
+                progress(len(piece.samples))
     finally:
         model.train(was_training)
     return Score(total, without_end)

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Any, ClassVar
 
-from tuneloop.types import Batch, LossOutput, Outputs
+from tuneloop.types import Batch, Conversation, Denominator, LossOutput, Outputs
+
+REDUCERS = frozenset({"entropy", "mean_logprobs", "selected", "values", "scores"})
+"""What the wrapper computes on demand, by the names of the fields of `Outputs`."""
+COLUMNS = frozenset({"reference_logprobs", "old_logprobs", "old_values", "teacher"})
+"""What is computed once for the rows before training, unless they bring it along: named tensors of the batch."""
 
 
-class Objective(Protocol):
-    """A loss. To add one, write `objectives/<name>.py` with a frozen dataclass `Objective` of its hyperparameters.
+class Objective:
+    """A loss. To add one, write `objectives/<name>.py` with a frozen dataclass `Objective(base.Objective)`.
 
-    `loss` returns sums over the batch; `denominator` names what the loop divides them by, counted over the whole
-    optimizer step and all processes: the supervised weight, the branches or the groups. So how a step is cut into
-    micro-batches never changes the result.
+    `loss` returns sums over the batch. `denominator` names what the loop divides them by, counted over the whole
+    optimizer step and all processes. A group is never split across calls, so how a step is cut into micro-batches
+    never changes the result.
     """
 
-    @property
-    def denominator(self) -> Literal["weight", "branch", "group"]: ...
+    batch_kind: ClassVar[type[Any]] = Conversation
+    """The kind of sample it learns from, a type of `tuneloop.types`."""
 
-    def loss(self, out: Outputs, batch: Batch) -> LossOutput: ...
+    @property
+    def needs(self) -> frozenset[str]:
+        """Names out of REDUCERS and COLUMNS."""
+        return frozenset()
+
+    @property
+    def denominator(self) -> Denominator:
+        return "weight"
+
+    def step_stats(self, out: Outputs, batch: Batch) -> LossOutput | None:
+        """Sums over the probes of the whole step, without gradient, before its first backward; None: no use for them.
+
+        What comes back is divided as a loss is and handed to `loss` as `batch.stats`.
+        """
+        return None
+
+    def loss(self, out: Outputs, batch: Batch) -> LossOutput:
+        raise NotImplementedError

@@ -33,22 +33,28 @@ class Memory:
         return self.runtime + self.weights + self.trainable + self.activations + self.head
 
 
-def activation_bytes_per_token(shape: Shape) -> int:
-    """Bytes kept for the backward per token, over all layers."""
-    return 4 * shape.layers * (4 * shape.intermediate + 7 * shape.hidden)
+def activation_bytes_per_token(shape: Shape, checkpointing: bool = False) -> int:
+    """Bytes kept for the backward per token, over all layers; with checkpointing, of one layer and all their inputs."""
+    layer = 4 * shape.intermediate + 7 * shape.hidden
+    return 4 * (shape.layers * shape.hidden + layer if checkpointing else shape.layers * layer)
 
 
-def training_memory(shape: Shape, method: MethodMemory, tokens: int, weight_bytes: int = 4) -> Memory:
+def training_memory(shape: Shape, method: MethodMemory, tokens: int, checkpointing: bool = False,
+                    weight_bytes: int = 4) -> Memory:
     """Peak of one training step over `tokens` unique tokens."""
     added = 0 if not method.frozen_head else 4 * method.trainable_parameters
     return Memory(RUNTIME_BYTES, weight_bytes * shape.parameters, added + ADAM_BYTES * method.trainable_parameters,
-                  tokens * activation_bytes_per_token(shape), 3 * 4 * HEAD_CHUNK * shape.vocab)
+                  tokens * activation_bytes_per_token(shape, checkpointing), 3 * 4 * HEAD_CHUNK * shape.vocab)
 
 
-def token_budget(shape: Shape, method: MethodMemory, memory_bytes: int, longest: int) -> int:
-    """Most tokens computed at once within `memory_bytes`, a power of two between 512 and 8192 or the longest row."""
+def fitting_tokens(shape: Shape, method: MethodMemory, memory_bytes: int, checkpointing: bool) -> int:
+    """Tokens whose activations fit into `memory_bytes` beside everything else."""
     fixed = training_memory(shape, method, 0).total_bytes
-    fits = max(0, memory_bytes - fixed) // activation_bytes_per_token(shape)
+    return max(0, memory_bytes - fixed) // activation_bytes_per_token(shape, checkpointing)
+
+
+def token_budget(fits: int, longest: int) -> int:
+    """Most tokens computed at once: a power of two between 512 and 8192 of which `fits` fit, or the longest row."""
     budget = 512
     while budget * 2 <= min(fits, 8192):
         budget *= 2

@@ -20,6 +20,7 @@ from tuneloop.record import Value
 from tuneloop.types import Rendered
 
 GIB = 2**30
+SAFE = 0.7              # share of the memory that is planned with: estimates may be low
 SAMPLE_STEPS = 8        # optimizer steps packed to learn how much is shared
 
 
@@ -30,6 +31,7 @@ class Plan:
     values: dict[str, Value]
     memory: estimate.Memory
     available_bytes: int
+    limit_bytes: int                    # what training may use of that
     steps: int
     sharing: float                      # logical over unique tokens
     seconds: dict[str, float]           # stage -> expected seconds
@@ -43,12 +45,14 @@ class Plan:
         """The plan that `to_json` wrote."""
         memory = written["memory"]
         return cls({k: Value(v["value"], v["origin"], v.get("why", "")) for k, v in written["values"].items()},
-                   estimate.Memory(**memory["parts"]), memory["available_bytes"], written["steps"], written["sharing"],
+                   estimate.Memory(**memory["parts"]), memory["available_bytes"], memory["limit_bytes"],
+                   written["steps"], written["sharing"],
                    written["seconds"], written["notes"])
 
     def to_json(self) -> dict[str, Any]:
         return {"values": {k: v.to_json() for k, v in self.values.items()},
                 "memory": {"total_bytes": self.memory.total_bytes, "available_bytes": self.available_bytes,
+                           "limit_bytes": self.limit_bytes,
                            "parts": asdict(self.memory)},
                 "steps": self.steps, "sharing": round(self.sharing, 3), "seconds": self.seconds, "notes": self.notes}
 
@@ -90,12 +94,12 @@ def make(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Workloa
     share = method.exact_when_shared
     unique, logical = _tokens_per_step(work.train, batch, share)
     largest = int(min(budget, max(unique, max(len(r) for r in work.train))))
-    memory = estimate.training_memory(shape, cost, largest)
-    notes = []
-    if memory.total_bytes > hardware.available_bytes:
+    memory = estimate.training_memory(shape, cost, largest, values["training.checkpointing"].value)
+    limit, notes = _limit(training, hardware), []
+    if memory.total_bytes > limit:
         notes.append(f"the peak of about {memory.total_bytes / GIB:.1f} GiB is more than the "
-                     f"{hardware.available_bytes / GIB:.1f} GiB that are free: use method: lora, or a smaller base")
-    return Plan(values, memory, hardware.available_bytes, steps, logical / unique,
+                     f"{limit / GIB:.1f} GiB that training may use: use method: lora, or a smaller base")
+    return Plan(values, memory, hardware.available_bytes, limit, steps, logical / unique,
                 _seconds(shape, cost, work, hardware, steps, unique, looks.value, share), notes)
 
 
@@ -105,12 +109,17 @@ def _resolve(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Wor
     rate, why = method.learning_rate(shape.parameters)
     epochs = 3.0 if rows < 5_000 else 2.0 if rows < 50_000 else 1.0
     batch = min(rows, 16 if rows >= 160 else 8 if rows >= 64 else 4)
-    budget = estimate.token_budget(shape, method.memory(shape), int(0.7 * hardware.available_bytes), longest)
+    fits = {again: estimate.fitting_tokens(shape, method.memory(shape), int(SAFE * _limit(training, hardware)), again)
+            for again in (False, True)}
+    checkpointing = training.checkpointing if training.checkpointing is not None else fits[False] < longest
+    budget = estimate.token_budget(fits[checkpointing], longest)
     planned = {
         "learning_rate": (rate, why),
         "epochs": (epochs, f"{rows} training rows: the fewer, the more passes, and early stopping ends them"),
         "batch_size": (batch, f"{rows} training rows: at least ten optimizer steps a pass where possible"),
-        "token_budget": (budget, "what fits in 70 % of the free memory, at most 8192 tokens at once"),
+        "token_budget": (budget, f"what fits in {SAFE:.0%} of the memory, at most 8192 tokens at once"),
+        "checkpointing": (checkpointing, f"the longest row of {longest} tokens would not fit without" if checkpointing
+                          else "activations fit into memory, so they are kept"),
     }
     values = {}
     for name, value in training:
@@ -119,6 +128,13 @@ def _resolve(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Wor
         elif name in planned:
             values[f"training.{name}"] = Value(planned[name][0], "planned", planned[name][1])
     return values
+
+
+def _limit(training: TrainingSpec, hardware: Hardware) -> int:
+    """What training may use: the recipe's word, or what is free."""
+    if training.memory_gb is None:
+        return hardware.available_bytes
+    return min(int(training.memory_gb * GIB), hardware.available_bytes)
 
 
 def _tokens_per_step(train: Sequence[Rendered], batch: int, share: bool) -> tuple[float, float]:

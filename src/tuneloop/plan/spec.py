@@ -31,7 +31,11 @@ class TrainingSpec(Spec):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are scaled down to this norm."""
     token_budget: Positive | None = None
-    """Most tokens computed at once; planned from memory."""
+    """Most tokens computed at once; planned from memory. It never changes the result."""
+    memory_gb: Annotated[float, Field(gt=0)] | None = None
+    """Most memory that training may use, in GiB; what the machine has unless given."""
+    checkpointing: bool | None = None
+    """Compute activations again in the backward instead of keeping them: slower, and far less memory. Planned."""
     evaluate_every: Positive | None = None
     """Optimizer steps between two looks at the validation loss."""
     patience: Positive = 3

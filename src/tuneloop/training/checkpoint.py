@@ -29,6 +29,7 @@ class Progress:
     stopped_early: bool = False
     seconds: float = 0.0
     peak_memory_bytes: int = 0
+    token_budget: int | None = None         # what it has been lowered to
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:

@@ -1,8 +1,9 @@
 """The reference training loop, on accelerate.
 
-The optimizer batch is defined in samples; micro-batches are cut by a token budget and never change the result, because
-sums are divided by the objective's denominator over the whole step. Which samples a step sees and what dropout drops
-follows from the seed and the step's number alone, so that resuming needs no state of samplers or generators.
+The optimizer batch is defined in groups of samples; it is cut into pieces by a token budget, which never changes the
+result, because sums are divided by the objective's denominator over the whole step. So where memory runs out the budget
+is halved and the step begins again. Which samples a step sees and what dropout drops follows from the seed and the
+step's number alone, so that resuming needs no state of samplers or generators.
 
 With several processes each takes its share of a step's micro-batches; only the main one writes, reports and samples.
 """
@@ -13,7 +14,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,14 +23,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from tuneloop.compute.model import ForestModel, to_batch
-from tuneloop.compute.packing import build_forest, micro_batches
+from tuneloop.compute.cut import cut_step
+from tuneloop.compute.flops import Meter
+from tuneloop.compute.model import ForestModel
+from tuneloop.compute.passes import passes
 from tuneloop.errors import TrainingFailed
-from tuneloop.inference.score import score
-from tuneloop.objectives.base import Objective
+from tuneloop.objectives.base import REDUCERS, Objective
 from tuneloop.training import checkpoint
 from tuneloop.training.checkpoint import Progress
-from tuneloop.types import Batch, Forest, Rendered
+from tuneloop.training.memory import Governor, memory_bytes, ran_out, watched
+from tuneloop.types import Denominator, Group, LossOutput, Piece, Rendered
 
 
 @dataclass(frozen=True)
@@ -37,24 +40,44 @@ class Settings:
     """The resolved hyperparameters of a training."""
 
     steps: int
-    batch_size: int                 # samples per optimizer step
+    batch_size: int                 # groups of samples per optimizer step
     learning_rate: float
     schedule: Literal["cosine", "linear", "constant"]
     warmup: float                   # share of the steps
     weight_decay: float
     max_grad_norm: float
-    token_budget: int               # unique tokens per micro-batch
+    token_budget: int               # unique tokens per piece
     evaluate_every: int             # optimizer steps
     checkpoint_every: int           # optimizer steps
     patience: int                   # looks at the validation loss
     share: bool                     # share prefixes
+    checkpointing: bool             # compute activations twice instead of keeping them
+    memory_bytes: int               # what training may use in all
     seed: int
 
 
 Report = Callable[[dict[str, Any]], None]
 
 
-def fit(model: ForestModel, objective: Objective, train: Sequence[Rendered], validation: Sequence[Rendered],
+@dataclass(frozen=True)
+class _Trainer:
+    """What every step needs."""
+
+    accelerator: Any
+    model: Any                      # as accelerate prepared it
+    objective: Objective
+    settings: Settings
+    governor: Governor
+    meter: Meter
+
+    def pieces(self, samples: Sequence[Rendered], groups: Sequence[int]) -> list[Piece]:
+        """The step's pieces of this process; trunks would cross processes, so they are for one alone."""
+        one = self.accelerator.num_processes == 1
+        return cut_step(samples, self.governor.token_budget, groups=groups, share=self.settings.share,
+                        trunks=one, keep_last="scores" in self.objective.needs)
+
+
+def fit(model: ForestModel, objective: Objective, train: Sequence[Group], validation: Sequence[Group],
         settings: Settings, folder: Path, *, report: Report, look: Callable[[int], None]) -> Progress:
     """Train `model` in place and leave the best parameters in it.
 
@@ -67,21 +90,25 @@ def fit(model: ForestModel, objective: Objective, train: Sequence[Rendered], val
     accelerator = Accelerator()
     main = accelerator.is_main_process
     model.to(accelerator.device)
+    if settings.checkpointing:
+        model.checkpoint_activations()
     optimizer = torch.optim.AdamW(_parameter_groups(model, settings.weight_decay), lr=settings.learning_rate)
     progress = checkpoint.restore(folder, model, optimizer) or Progress()
     prepared, optimizer = accelerator.prepare(model, optimizer)
+    governor = Governor(progress.token_budget or settings.token_budget, settings.memory_bytes, report)
+    trainer = _Trainer(accelerator, prepared, objective, settings, governor, Meter(model))
     with _interruptible() as interrupted:
         while progress.step < settings.steps and not progress.stopped_early:
             began = time.perf_counter()
             prepared.train()
-            entry = _step(accelerator, prepared, optimizer, objective, train, settings, progress.step)
-            progress = _after_step(progress, entry, time.perf_counter() - began)
+            entry = _step(trainer, optimizer, train, progress.step)
+            progress = _after_step(progress, entry, time.perf_counter() - began, governor)
             if main:
                 report(entry | {"event": "step", "step": progress.step, "seconds": round(progress.seconds, 3),
                                 "memory_bytes": progress.peak_memory_bytes})
             last = progress.step == settings.steps
             if progress.step % settings.evaluate_every == 0 or last:
-                loss = _validation_loss(accelerator, model, validation, settings, progress.step)
+                loss = _validation_loss(trainer, validation, progress.step)
                 progress = _after_look(progress, loss, settings)
                 if main:
                     _keep_and_tell(model, progress, loss, folder, report)
@@ -97,63 +124,133 @@ def fit(model: ForestModel, objective: Objective, train: Sequence[Rendered], val
     return progress
 
 
-def _step(accelerator: Any, model: Any, optimizer: Any, objective: Objective, train: Sequence[Rendered],
-          settings: Settings, step: int) -> dict[str, Any]:
+def _step(trainer: _Trainer, optimizer: Any, train: Sequence[Group], step: int) -> dict[str, Any]:
     """One optimizer step; returns its line for metrics.jsonl."""
+    accelerator, settings = trainer.accelerator, trainer.settings
     began = time.perf_counter()
-    torch.manual_seed(_seed_of_step(settings.seed, step, accelerator.process_index))
     rate = settings.learning_rate * schedule(step, settings)
     for group in optimizer.param_groups:
         group["lr"] = rate
     chosen = [train[i] for i in samples_of_step(len(train), settings.batch_size, step, settings.seed)]
-    forests = [build_forest([chosen[i] for i in cut], share=settings.share)
-               for cut in micro_batches(chosen, settings.token_budget, share=settings.share)]
-    denominator = sum(_denominator(f, objective) for f in forests)
-    total = torch.zeros((), device=accelerator.device)
-    for batch in _share_of_rank(forests, accelerator):
-        loss = objective.loss(model(batch), batch).loss
-        # gradients are averaged over processes, while the loss is a sum over all of them
-        accelerator.backward(loss * (accelerator.num_processes / denominator))
-        total += loss.detach()
-    mean = float(accelerator.reduce(total, "sum")) / denominator
-    norm = float(accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm))
-    if not (math.isfinite(mean) and math.isfinite(norm)):
-        raise TrainingFailed(_explain_not_finite(mean, norm, rate, step),
+    while True:
+        torch.manual_seed(_seed_of_step(settings.seed, step, accelerator.process_index))
+        try:
+            means, pieces = _accumulate(trainer, chosen, step + 1)
+            break
+        except Exception as error:
+            # one process cannot begin its step again while the others wait for its gradients
+            if accelerator.num_processes > 1 or not ran_out(error):
+                raise
+            optimizer.zero_grad(set_to_none=True)
+            trainer.governor.halve(step + 1, max(len(r) for group in chosen for r in group.branches), error)
+    norm = float(accelerator.clip_grad_norm_(trainer.model.parameters(), settings.max_grad_norm))
+    if not (math.isfinite(means["loss"]) and math.isfinite(norm)):
+        raise TrainingFailed(_explain_not_finite(means["loss"], norm, rate, step),
                              fix="lower training.learning_rate, or look at the rows with `tuneloop check`; earlier "
                                  "checkpoints are kept")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    tokens = sum(f.unique_tokens for f in forests)
-    return {"loss": mean, "learning_rate": rate, "grad_norm": norm, "tokens": tokens,
-            "logical_tokens": sum(f.logical_tokens for f in forests),
-            "supervised_tokens": sum(len(f.targets) for f in forests), "micro_batches": len(forests),
-            "tokens_per_second": round(tokens / (time.perf_counter() - began), 1)}
+    seconds = time.perf_counter() - began
+    tokens, logical = sum(p.computed_tokens for p in pieces), sum(p.forest.logical_tokens for p in pieces if p.samples)
+    return means | {
+        "learning_rate": rate, "grad_norm": norm, "tokens": tokens, "logical_tokens": logical,
+        "supervised_tokens": sum(len(p.forest.targets) for p in pieces), "sharing": round(logical / tokens, 3),
+        "pieces": len(pieces), "token_budget": trainer.governor.token_budget,
+        "tokens_per_second": round(tokens / seconds, 1),
+        "utilisation": round(trainer.meter.utilisation(pieces, seconds / accelerator.num_processes), 3)}
 
 
-def _share_of_rank(forests: list[Forest], accelerator: Any) -> Iterator[Batch]:
-    """This process's micro-batches. All processes run the same number: what is missing is repeated without weight."""
-    world, rank = accelerator.num_processes, accelerator.process_index
-    for turn in range(math.ceil(len(forests) / world)):
-        i = turn * world + rank
-        batch = to_batch(forests[i if i < len(forests) else 0], accelerator.device)
-        yield batch if i < len(forests) else replace(batch, weights=torch.zeros_like(batch.weights))
+def _accumulate(trainer: _Trainer, chosen: Sequence[Group], step: int) -> tuple[dict[str, float], list[Piece]]:
+    """Leave the gradients of the step in the model; returns the means of its named sums, and its pieces."""
+    samples = [r for group in chosen for r in group.branches]
+    pieces = trainer.pieces(samples, [g for g, group in enumerate(chosen) for _ in group.branches])
+    stats = _step_stats(trainer, chosen)
+    sums: dict[str, torch.Tensor] = {}
+    per: dict[str, Denominator] = {}
+    totals = _totals(pieces)
+    denominator = totals[trainer.objective.denominator]
+    with watched(trainer.governor, step, max(p.forest.unique_tokens for p in pieces)), trainer.meter.counting():
+        for found, weight in _losses(trainer, pieces, stats):
+            # gradients are averaged over processes, while the loss is a sum over all of them
+            trainer.accelerator.backward(found.loss * (weight * trainer.accelerator.num_processes / denominator))
+            _add(sums, found, weight)
+            per |= found.per
+            del found
+    return _means(trainer, sums, per, totals), pieces
 
 
-def _denominator(forest: Forest, objective: Objective) -> float:
-    if objective.denominator == "weight":
-        return float(forest.weights.sum())
-    return float(forest.branches if objective.denominator == "branch" else len(np.unique(forest.group_of)))
+def _losses(trainer: _Trainer, pieces: Sequence[Piece],
+            stats: Mapping[str, float]) -> Iterator[tuple[LossOutput, float]]:
+    """What the objective says of this process's pieces, and how much each counts.
+
+    All processes run the same number of pieces: what is missing is repeated and counts nothing.
+    """
+    world, rank = trainer.accelerator.num_processes, trainer.accelerator.process_index
+    if world == 1:
+        mine, real = list(pieces), len(pieces)
+    else:
+        turns = [turn * world + rank for turn in range(math.ceil(len(pieces) / world))]
+        mine, real = [pieces[i if i < len(pieces) else 0] for i in turns], sum(i < len(pieces) for i in turns)
+    needs = trainer.objective.needs & REDUCERS
+    for done, (_, batch, out) in enumerate(piece for piece in passes(
+            trainer.model, mine, trainer.accelerator.device, needs)):
+        yield trainer.objective.loss(out, replace(batch, stats=stats)), float(world == 1 or done < real)
 
 
-def _validation_loss(accelerator: Any, model: ForestModel, validation: Sequence[Rendered], settings: Settings,
-                     step: int) -> float | None:
-    """Mean negative log-likelihood per supervised token, the same number in all processes; None without rows."""
+@torch.no_grad()
+def _step_stats(trainer: _Trainer, chosen: Sequence[Group]) -> dict[str, float]:
+    """What the objective wants to know of the step's probes before the first backward."""
+    probes = [r for group in chosen for r in group.probes]
+    if not probes:
+        return {}
+    pieces = trainer.pieces(probes, [g for g, group in enumerate(chosen) for _ in group.probes])
+    sums: dict[str, torch.Tensor] = {}
+    per: dict[str, Denominator] = {}
+    for _, batch, out in passes(trainer.accelerator.unwrap_model(trainer.model), pieces, trainer.accelerator.device,
+                                trainer.objective.needs & REDUCERS):
+        found = trainer.objective.step_stats(out, batch)
+        if found is not None:
+            _add(sums, found, 1.0)
+            per |= found.per
+    world = trainer.accelerator.num_processes       # every process has seen all probes
+    return _means(trainer, {name: s / world for name, s in sums.items()}, per, _totals(pieces))
+
+
+def _add(sums: dict[str, torch.Tensor], found: LossOutput, weight: float) -> None:
+    for name, value in {"loss": found.loss, **found.sums}.items():
+        sums[name] = sums.get(name, 0.0) + value.detach() * weight
+
+
+def _means(trainer: _Trainer, sums: Mapping[str, torch.Tensor], per: Mapping[str, Denominator],
+           totals: Mapping[Denominator, float]) -> dict[str, float]:
+    """Sums over all processes, each divided by its denominator."""
+    return {name: float(trainer.accelerator.reduce(total, "sum")) / totals[per.get(name, trainer.objective.denominator)]
+            for name, total in sums.items()}
+
+
+def _totals(pieces: Sequence[Piece]) -> dict[Denominator, float]:
+    """What sums over these pieces can be divided by."""
+    forests = [p.forest for p in pieces if p.samples]
+    return {"weight": sum(float(f.weights.sum()) for f in forests), "branch": float(sum(f.branches for f in forests)),
+            "group": float(sum(len(np.unique(f.group_of)) for f in forests))}
+
+
+@torch.no_grad()
+def _validation_loss(trainer: _Trainer, validation: Sequence[Group], step: int) -> float | None:
+    """The objective on the validation rows, without dropout; the same number in all processes; None without rows."""
     from accelerate.utils import broadcast_object_list
 
     if not validation:
         return None
-    scored = score(model, validation, token_budget=settings.token_budget, share=settings.share)
-    loss: float = broadcast_object_list([-float(scored.total.sum()) / sum(r.supervised for r in validation)])[0]
+    model = trainer.accelerator.unwrap_model(trainer.model).eval()
+    sums: dict[str, torch.Tensor] = {}
+    samples = [r for group in validation for r in group.branches]
+    pieces = trainer.pieces(samples, [g for g, group in enumerate(validation) for _ in group.branches])
+    stats = _step_stats(trainer, validation)
+    for _, batch, out in passes(model, pieces, trainer.accelerator.device, trainer.objective.needs & REDUCERS):
+        _add(sums, trainer.objective.loss(out, replace(batch, stats=stats)), 1.0)
+    mean = float(sums["loss"]) / _totals(pieces)[trainer.objective.denominator]
+    loss: float = broadcast_object_list([mean])[0]
     if not math.isfinite(loss):
         raise TrainingFailed(f"Training stopped after step {step}: the validation loss is {loss:g}. The usual cause is "
                              "a learning rate too high.",
@@ -218,19 +315,10 @@ def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}]
 
 
-def _after_step(progress: Progress, entry: dict[str, Any], seconds: float) -> Progress:
+def _after_step(progress: Progress, entry: dict[str, Any], seconds: float, governor: Governor) -> Progress:
     return replace(progress, step=progress.step + 1, tokens=progress.tokens + entry["tokens"],
-                   seconds=progress.seconds + seconds,
-                   peak_memory_bytes=max(progress.peak_memory_bytes, memory_bytes()))
-
-
-def memory_bytes() -> int:
-    """Memory in use: of the GPU where there is one, else of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    import psutil
-
-    return int(psutil.Process().memory_info().rss)
+                   seconds=progress.seconds + seconds, token_budget=governor.token_budget,
+                   peak_memory_bytes=max(progress.peak_memory_bytes, governor.peak_bytes, memory_bytes()))
 
 
 def _explain_not_finite(loss: float, norm: float, rate: float, step: int) -> str:

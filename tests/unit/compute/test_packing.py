@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneloop.compute import packing
-from tuneloop.compute.packing import MIN_SHARED_TOKENS, build_forest, micro_batches
+from tuneloop.compute.packing import MIN_SHARED_TOKENS, build_forest
 from tuneloop.types import Forest, Rendered
 
 
@@ -123,41 +123,11 @@ def test_a_forest_written_out_by_hand() -> None:
     assert (forest.unique_tokens, forest.logical_tokens) == (20, 36)
 
 
-@given(samples=forking(), budget=st.integers(1, 120), share=st.booleans(), data=st.data())
-@settings(max_examples=150, deadline=None)
-def test_micro_batches_keep_to_the_budget(samples: list[Rendered], budget: int, share: bool,
-                                          data: st.DataObject) -> None:
-    groups = data.draw(st.none() | st.lists(st.integers(0, 3), min_size=len(samples), max_size=len(samples)))
-    batches = micro_batches(samples, budget, groups=groups, share=share)
-    assert sorted(i for batch in batches for i in batch) == list(range(len(samples)))
-    assert batches == micro_batches(samples, budget, groups=groups, share=share)
-    where = [next(b for b, batch in enumerate(batches) if i in batch) for i in range(len(samples))]
-    if groups is not None:
-        assert all(where[i] == where[j] for i in range(len(samples)) for j in range(i) if groups[i] == groups[j])
-    for batch in batches:
-        tokens = build_forest([samples[i] for i in batch], share=share).unique_tokens
-        alone = len(batch) == 1 or (groups is not None and len({groups[i] for i in batch}) == 1)
-        assert tokens <= budget or alone
-
-
 @given(samples=forking(), share=st.booleans())
 @settings(max_examples=80, deadline=None)
 def test_tokens_are_counted_as_they_are_built(samples: list[Rendered], share: bool) -> None:
-    counted = packing._unique_tokens(packing._paths(samples, None), share)
+    counted = packing.unique_tokens(packing.sorted_paths(samples, None, False), share)
     assert counted == build_forest(samples, share=share).unique_tokens
-
-
-def test_a_budget_that_holds_all_makes_one_micro_batch() -> None:
-    samples = [rendered([i] * 20, [19]) for i in range(9)]
-    assert micro_batches(samples, 9 * 19) == [list(range(9))]
-    assert [len(b) for b in micro_batches(samples, 9 * 19 - 1)] == [8, 1]
-    assert [len(b) for b in micro_batches(samples, 3 * 19)] == [3, 3, 3]
-
-
-def test_neighbours_share_their_prefix_in_a_micro_batch() -> None:
-    prompts = [[p] * 40 for p in (1, 2)]
-    samples = [rendered([*prompts[i % 2], 10 + i, 3], [41]) for i in range(8)]       # given in turns
-    assert micro_batches(samples, 44) == [[0, 2, 4, 6], [1, 3, 5, 7]]
 
 
 def test_a_sample_without_a_target_is_refused() -> None:
@@ -180,5 +150,25 @@ def test_a_row_that_forks_early_makes_later_forks_too_short_to_share() -> None:
     samples.append(rendered([*start, *[5] * 5, 0], [25]))
     assert build_forest(samples[:2]).unique_tokens == 30 + 5 + 5
     assert build_forest(samples).unique_tokens == 20 + 15 + 15 + 5
-    assert micro_batches(samples, 55) == [[0, 1, 2]]
-    assert micro_batches(samples, 54) == [[0, 1], [2]]
+
+
+def test_the_last_supervised_token_is_fed_where_a_head_reads_it() -> None:
+    samples = [rendered([1, 2, 3, 4, 9], [2, 3]), rendered([1, 2, 5], [2])]
+    forest = build_forest(samples, keep_last=True)
+    assert [forest.input_ids[i] for i in forest.score_at] == [4, 5]
+    assert forest.targets.tolist() == [3, 4, 5]
+    assert build_forest(samples).unique_tokens == forest.unique_tokens - 2
+
+
+def test_columns_are_aligned_with_branches_and_with_targets() -> None:
+    def with_columns(ids: list[int], at: list[int], margin: float) -> Rendered:
+        row = rendered(ids, at)
+        return Rendered(row.ids, row.weights, None, {"margin": np.float32(margin), "old": np.array(at, np.float32)})
+
+    samples = [with_columns([1, 2, 3], [1, 2], 0.5), with_columns([1, 4, 5, 6], [3], 2.0)]
+    named = build_forest(samples).named
+    assert named["margin"].tolist() == [0.5, 2.0]
+    assert named["old"].tolist() == [1, 2, 3]
+    crooked = Rendered(samples[0].ids, samples[0].weights, None, {"margin": np.float32(0), "old": np.zeros(5)})
+    with pytest.raises(ValueError, match="old is not aligned"):
+        build_forest([samples[1], crooked])
