@@ -104,6 +104,21 @@ def test_the_cut_into_pieces_changes_nothing(model: nn.Module, budget: int, trun
     assert exact.difference(gradients, wanted) <= 1e-9
 
 
+def test_a_piece_that_is_all_prefix_reads_it(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of which everything that is fed was computed by a trunk: its piece computes no token."""
+    monkeypatch.setattr(cut, "MIN_TRUNK_TOKENS", 8)
+    weights = np.zeros(21, np.float32)
+    weights[20] = 1
+    rows = [Rendered(np.append(ROWS[0].ids[:20], 5), weights), *ROWS[:5]]
+    pieces = cut.cut_step(rows, 40)
+    assert [p.computed_tokens for p in pieces if p.samples == [0]] == [0]
+    plain = exact.plain_loss(model, rows)
+    wanted = exact.gradients(model, plain)
+    loss, gradients = exact.packed(ForestModel(model), rows, budget=40)
+    assert abs(loss - plain.item()) <= 1e-9
+    assert exact.difference(gradients, wanted) <= 1e-9
+
+
 def test_activation_checkpointing_changes_nothing(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cut, "MIN_TRUNK_TOKENS", 8)
     wrapper = ForestModel(model).train()

@@ -2,8 +2,8 @@
 
 Which products a step makes is seen by hooks in its first pass: per linear layer 2 T i o forward, as much again for the
 gradient to its input and for the gradient to its weights, where these are asked for. Attention costs 4 H D FLOPs per
-pair of query and key forward and 10 backward (scores are computed again). The head: one product forward for its logits
-and one for what the backward needs. The rate is measured on those products at the step's own number of tokens.
+pair of query and key forward and 10 backward (scores are computed again). Then the head. The rate is measured on the
+linear layers' products at the step's own number of tokens.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tuneloop.compute.attention import Layout
-from tuneloop.compute.model import ForestModel
+from tuneloop.compute.model import ForestModel, logit_shaping
 from tuneloop.types import Piece
 
 REPEATS = 3
@@ -58,8 +58,10 @@ class Meter:
         finally:
             for handle in handles:
                 handle.remove()
-        most = {module: kinds for module, kinds in seen}        # the last pass: a trunk may have gone first
-        self._products.update(product for kinds in most.values() for product in kinds)
+        last = dict(seen)       # one pass of several
+        again = 2 if self._model.checkpointing else 1
+        for kinds in last.values():
+            self._products.update({product: again if product[2] == "forward" else 1 for product in kinds})
 
     def utilisation(self, pieces: Sequence[Piece], seconds: float) -> float:
         """Executed FLOPs of the step per second, over the rate of its linear layers alone."""
@@ -77,8 +79,15 @@ class Meter:
                                               or config.hidden_size // config.num_attention_heads)
         attention = 14 * config.num_hidden_layers * width * sum(_pairs(p) for p in pieces)
         positions = sum(len(set(p.forest.predict_at.tolist())) for p in pieces)
-        head = 4 * config.hidden_size * config.vocab_size * positions
+        head = 2 * self._head_products() * config.hidden_size * config.vocab_size * positions
         return float(linear + attention + head)
+
+    def _head_products(self) -> int:
+        """Logits, and what the backward needs; a head that is no frozen matrix computes its logits twice."""
+        weight = getattr(self._model.inner.get_output_embeddings(), "weight", None)
+        if weight is not None and weight.requires_grad:
+            return 4
+        return 2 if logit_shaping(self._model.inner.config) is None else 3
 
     def _measure(self, tokens: int) -> float:
         """FLOPs per second of the products alone, each as often as it occurs."""
