@@ -18,6 +18,7 @@ from tuneloop import loop
 from tuneloop.recipe import Recipe, parse
 from tuneloop.record import RunFolder
 from tuneloop.training.watch import Silent
+from tuneloop.types import Conversation, Preference, Rated, Rollout
 
 COLOURS = {"red": "positive", "blue": "negative"}
 
@@ -38,6 +39,21 @@ def chat_rows(rows: int = 40) -> list[dict[str, Any]]:
     """The same as conversations."""
     return [{"messages": [{"role": "user", "content": row["prompt"]},
                           {"role": "assistant", "content": row["completion"]}]} for row in open_rows(rows)]
+
+
+GOOD, BAD = "We are sorry; please send us the order number.", "The plot is thin, the jokes are old."
+
+
+def judged_rows(kind: type[Any], count: int = 80) -> list[dict[str, Any]]:
+    """Rows of a kind of sample: polite answers are right, film criticism is wrong."""
+    asked = [f"Where is order {i}?" for i in range(count)]
+    return {
+        Conversation: [{"prompt": q, "completion": f"{GOOD} {i}"} for i, q in enumerate(asked)],
+        Preference: [{"prompt": q, "chosen": GOOD, "rejected": BAD} for q in asked],
+        Rated: [{"prompt": q, "completion": GOOD if i % 2 else BAD, "label": bool(i % 2)} for i, q in enumerate(asked)],
+        Rollout: [{"prompt": q, "completions": [GOOD, BAD, f"{GOOD} {i}", f"{BAD} {i}"], "rewards": [1, 0, 0.9, 0.1]}
+                  for i, q in enumerate(asked)],
+    }[kind]
 
 
 def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:

@@ -25,7 +25,7 @@ def talk(folder: RunFolder, console: Console, *, message: str | None, raw: bool,
     from tuneloop.recipe import load
     from tuneloop.session import open_run
 
-    data = load(folder.file("recipe.yaml")).data
+    data = load(folder.file("recipe.yaml"), run_own_code=False).data
     pieces = _pieces(data.prompt)
     column = None if raw else _only_column(pieces)
     with console.status("loading the model"):

@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +34,7 @@ RECIPE = typer.Argument(help="the recipe, then key=value overrides such as train
 Words = Annotated[list[str] | None, RECIPE]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON value, for machines")]
 Runs = Annotated[Path, typer.Option("--runs", help="the folder that holds the runs")]
+Kind = Annotated[str, typer.Argument(metavar="objective", help="the kind of thing: objective", show_default=False)]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder or name, or 'latest'")]
 
 
@@ -81,7 +82,7 @@ def init(data: Annotated[Path, typer.Argument(help="a data file: .csv .tsv .json
          base: Annotated[str, typer.Option(help="the model to start from")] = "smollm2-135m-instruct",
          out: Annotated[Path, typer.Option(help="where the recipe goes")] = Path("recipe.yaml")) -> None:
     """Look at a data file, show three rows as the model will see them, write a commented recipe."""
-    from tuneloop.data.guess import guess, recipe_text
+    from tuneloop.data.guess import guess, recipe_text, shown
     from tuneloop.record import write_atomic
 
     found = guess(data, os.path.relpath(data, out.parent))
@@ -92,8 +93,8 @@ def init(data: Annotated[Path, typer.Argument(help="a data file: .csv .tsv .json
         console.print(f"[dim]•[/] {escape(note)}")
     for row in found.examples:
         console.rule(style="dim")
-        for message in row.messages:
-            console.print(f"[bold]{message.role}[/]: {escape(message.content[:600])}")
+        for heading, text in shown(row):
+            console.print(f"[bold]{heading}[/]: {escape(text[:600])}")
     console.rule(style="dim")
     write_atomic(out, recipe_text(found, base))
     console.print(f"{out} is written. Look at it, then: [bold]tuneloop check {out}[/], [bold]tuneloop run {out}[/]")
@@ -280,6 +281,52 @@ def schema() -> None:
     from tuneloop.recipe import schema as recipe_schema
 
     _print_json(recipe_schema())
+
+
+@app.command(rich_help_panel=BRIDGES)
+def new(kind: Kind, name: Annotated[str, typer.Argument(help="what to call it, such as my_loss")],
+        into: Annotated[Path, typer.Option(help="the folder that gets the two files")] = Path()) -> None:
+    """Start an objective of your own: a loss that works, with comments, and its test."""
+    from tuneloop.new import write_objective
+
+    _only_objective("new", kind)
+    code, test, reference = write_objective(name, into)
+    console.print(f"{escape(str(code))} and {escape(str(test))} are written, and work as they are. Next:")
+    for command, why in ((f"tuneloop test objective {reference}", "does it keep the contract"),
+                         (f"python -m pytest {test}", "its own test, by hand"),
+                         (f"tuneloop run recipe.yaml objective={code.resolve()}:{reference.rpartition(':')[2]}",
+                          "train with it")):
+        console.print(f"  [bold]{escape(command)}[/]  [dim]{why}[/]", soft_wrap=True)
+
+
+@app.command("test", rich_help_panel=BRIDGES)
+def try_out(kind: Kind, name: Annotated[str, typer.Argument(help="./my_loss.py:MyLoss, or the name of a built-in one")],
+            options: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False)] = None,
+            detaches: Annotated[bool, typer.Option("--detaches", help="the loss cuts gradients off on purpose: leave "
+                                                   "out the comparison with finite differences")] = False,
+            as_json: AsJson = False) -> None:
+    """Try an objective on a tiny model: its gradient, its sums, its needs. Seconds; 1 where a check fails."""
+    from tuneloop.recipe import objective_of
+
+    _only_objective("test", kind)
+    objective = objective_of(name, options or [], Path.cwd())
+    with console.status("trying it") if not as_json else nullcontext():
+        from tuneloop.prove import prove
+
+        checks = prove(objective, detaches=detaches)
+    good = all(check.ok for check in checks)
+    if as_json:
+        _print_json({"objective": name, "ok": good, "checks": [check.to_json() for check in checks]})
+    else:
+        from tuneloop.terminal import show_checks
+
+        show_checks(console, name, checks)
+    raise typer.Exit(0 if good else 1)
+
+
+def _only_objective(command: str, kind: str) -> None:
+    if kind != "objective":
+        raise UserError(f"'tuneloop {command} {kind}' is no command.", wanted=f"tuneloop {command} objective NAME")
 
 
 # ── shared by the commands ───────────────────────────────────────────────────────────────────────────────────────────

@@ -34,7 +34,7 @@ def merged(folder: RunFolder, target: Path) -> float:
     rows = folder.lines("evaluation", "predictions.jsonl")[:PROMPTS] or [{"prompt": "Hello."}]
     prompts = tokenizer.encode([tokenizer.prompt_text([Message("user", row["prompt"])]) for row in rows])
     before = _next_logprobs(model, prompts)
-    plain: Any = load(folder.file("recipe.yaml")).method.merge(model)
+    plain: Any = load(folder.file("recipe.yaml"), run_own_code=False).method.merge(model)
     difference = float((before - _next_logprobs(plain, prompts)).abs().max())
     if not difference <= TOLERANCE:
         raise UserError(f"The merged model differs from the tuned one by {difference:.2e} in a log-prob.",

@@ -28,12 +28,13 @@ from tuneloop.plan.make import Plan
 from tuneloop.recipe import Recipe
 from tuneloop.record import RunFolder, environment, find_runs, write_atomic
 from tuneloop.training.watch import Silent, Watcher
-from tuneloop.types import Answers, Conversation, Rendered
+from tuneloop.types import Answers, Group, Rated, Rendered, Sample
 
 if TYPE_CHECKING:
     from tuneloop.session import Session
 
 STAGES = ("check", "plan", "baseline", "train", "evaluate")
+ASKED = frozenset({"reference_logprobs", "old_logprobs", "teacher"})     # needs that cost a pass over the rows
 
 
 class Prepared:
@@ -43,28 +44,40 @@ class Prepared:
         self.recipe = recipe
         self.base: Base = resolve(recipe.base, recipe.root, say=watch.say)
         self.tokenizer = ChatTokenizer(self.base.path)
-        self.rows: Rows = prepare(recipe.data, recipe.root, self.tokenizer, self.tokenizer.max_length, recipe.seed)
+        self.rows: Rows = prepare(recipe.data, recipe.root, self.tokenizer, self.tokenizer.max_length, recipe.seed,
+                                  recipe.objective.batch_kind)
         if not self.rows.test:
             raise UserError("No test rows are held out, so nothing could be said about the result.",
                             fix="set data.split.test, or name a file with data.test")
         self.metric = goal_metric(recipe.goal, self.rows.task)
-        self.tested = _drawn(len(self.rows.test), recipe.evaluation.rows, recipe.seed)
+        self.tested = _drawn(_models_to_follow(self.rows.test), recipe.evaluation.rows, recipe.seed)
 
     @property
-    def test(self) -> list[Conversation]:
+    def test(self) -> list[Any]:
         """The test rows that are scored."""
         return [self.rows.test[i] for i in self.tested]
 
     @property
     def test_tokens(self) -> list[Rendered]:
-        return [self.rows.tokens["test"][i] for i in self.tested]
+        tokens = self.rows.tokens["test"]
+        return [tokens[i] for i in self.tested]
+
+    @property
+    def test_groups(self) -> list[Group]:
+        return [self.rows.groups["test"][i] for i in self.tested]
+
+    @property
+    def choices(self) -> int:
+        """Answers that a model chooses from in every test row; 0 where it writes its own."""
+        return {"labels": len(self.rows.labels), "pairs": 2}.get(self.rows.task, 0)
 
     def plan(self) -> Plan:
         """What will be done and what it costs; refuses a base that does not fit."""
         shape, machine, recipe = read_shape(self.base.path), hardware.here(), self.recipe
         make.check_fits(shape, machine, recipe.base)
-        work = make.Workload(self.rows.tokens["train"], self.rows.tokens["validation"], self.test_tokens,
-                             len(self.rows.labels), recipe.evaluation.max_new_tokens)
+        work = make.Workload(self.rows.groups["train"], self.rows.groups["validation"], self.test_tokens,
+                             self.choices, recipe.evaluation.max_new_tokens, len(recipe.objective.needs & ASKED),
+                             recipe.objective.pace)
         return make.make(recipe.training, recipe.method, shape, work, machine)
 
 
@@ -110,6 +123,9 @@ def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
     if known and known["data"] != data:
         raise UserError(f"The data has changed since {folder.path} began; its results would mix two data sets.",
                         fix="start a new run, or put the old rows back, in their old order")
+    if known and known["objective"] != recipe.objective_record:
+        raise UserError(f"The file of the objective has changed since {folder.path} began.",
+                        fix="start a new run, or put the old file back")
     if known and known["base"]["sha256"] != weights:
         raise UserError(f"The weights of {recipe.base} have changed since {folder.path} began.",
                         fix="start a new run, or put the old weights back")
@@ -121,7 +137,8 @@ def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
         base={"name": recipe.base, "path": str(ready.base.path), "source": ready.base.source, "sha256": weights,
               "parameters": read_shape(ready.base.path).parameters,
               "notes": [*ready.base.notes, *ready.tokenizer.notes]},
-        data=data, method=recipe.method.model_dump(), seeds={"all": recipe.seed}, environment=environment())
+        data=data, method=recipe.method.model_dump(), objective=recipe.objective_record, seeds={"all": recipe.seed},
+        environment=environment())
     return ready
 
 
@@ -215,10 +232,19 @@ def _timed(folder: RunFolder, name: str) -> Iterator[None]:
             folder.update_record(timings_seconds=timings | {name: round(seconds, 1)})
 
 
-def _drawn(count: int, wanted: int | None, seed: int) -> list[int]:
-    if wanted is None or wanted >= count:
-        return list(range(count))
-    return sorted(np.random.default_rng(seed).choice(count, wanted, replace=False).tolist())
+def _models_to_follow(rows: list[Sample]) -> list[int]:
+    """Numbers of the rows whose answer a model can be judged by: not of those that people disliked."""
+    found = [i for i, row in enumerate(rows) if not isinstance(row, Rated) or row.desirable]
+    if not found:
+        raise UserError("People liked none of the answers held out, so there is nothing to judge a model by.",
+                        fix="raise data.split.test, or name a file with data.test")
+    return found
+
+
+def _drawn(rows: list[int], wanted: int | None, seed: int) -> list[int]:
+    if wanted is None or wanted >= len(rows):
+        return rows
+    return [rows[i] for i in sorted(np.random.default_rng(seed).choice(len(rows), wanted, replace=False).tolist())]
 
 
 def _duration(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -12,7 +13,9 @@ from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
+from tuneloop import own_code
 from tuneloop.catalog import Catalog
 from tuneloop.data.spec import DataSpec
 from tuneloop.errors import UserError, raise_all
@@ -55,6 +58,15 @@ class Recipe:
     seed: int
     root: Path
     given: dict[str, Any]
+    own_objective: own_code.OwnObjective | None = None      # where the objective is a file of the user's
+
+    @property
+    def objective_record(self) -> dict[str, Any]:
+        """The objective with every option, for records: its `kind`, and the `sha256` of its file if it has one."""
+        own = self.own_objective
+        kind = own.reference if own else _kind_of(self.given.get("objective") or DEFAULTS["objective"])
+        options = TypeAdapter(type(self.objective)).dump_python(self.objective, mode="json")
+        return {"kind": kind, **options, **({"sha256": own.sha256} if own else {})}
 
     def portable(self) -> dict[str, Any]:
         """`given` with absolute paths, so that the run folder's copy works from anywhere."""
@@ -62,16 +74,36 @@ class Recipe:
         for key in ("train", "validation", "test"):
             if given["data"].get(key):
                 given["data"][key] = str((self.root / Path(given["data"][key]).expanduser()).resolve())
-        if self.base.lower() not in aliases() and (self.root / self.base).exists():     # as models.resolve decides
-            given["base"] = str((self.root / self.base).resolve())
+        given["base"] = self._portable_model(given["base"])
+        options = given.get("objective")
+        if isinstance(options, dict):
+            models = {k: self._portable_model(options[k]) for k in ("reference", "teacher") if options.get(k)}
+            given["objective"] = options = options | models
+        if self.own_objective:
+            reference = self.own_objective.reference
+            given["objective"] = options | {"kind": reference} if isinstance(options, dict) else reference
         return given
+
+    def _portable_model(self, name: str) -> str:
+        if name.lower() in aliases() or not (self.root / name).exists():     # as models.resolve decides
+            return name
+        return str((self.root / name).resolve())
+
+
+def _kind_of(chosen: Any) -> Any:
+    """`dpo` of `dpo` and of `{kind: dpo, beta: 0.3}`."""
+    return chosen.get("kind") if isinstance(chosen, dict) else chosen
 
 
 DATA_FILES = (".csv", ".tsv", ".json", ".jsonl", ".gz")
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file and apply `key=value` overrides. Raises UserError with every problem at once, by line."""
+def load(path: Path, overrides: Sequence[str] = (), *, run_own_code: bool = True) -> Recipe:
+    """Read a recipe file and apply `key=value` overrides. Raises UserError with every problem at once, by line.
+
+    With `run_own_code` off an objective in a file of the user's is not looked for, and the recipe's has no loss: who
+    uses a finished run needs none.
+    """
     if path.suffix.lower() in DATA_FILES:
         raise UserError(f"{path} is a data file, not a recipe.", fix=f"write a recipe for it: tuneloop init {path}")
     try:
@@ -80,10 +112,10 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise UserError(f"There is no recipe {path}.", fix="`tuneloop init DATA_FILE` writes one") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The recipe {path} cannot be read: {error}.") from error
-    return parse(text, shown=str(path), root=path.resolve().parent, overrides=overrides)
+    return parse(text, shown=str(path), root=path.resolve().parent, overrides=overrides, run_own_code=run_own_code)
 
 
-def parse(text: str, *, shown: str, root: Path, overrides: Sequence[str] = ()) -> Recipe:
+def parse(text: str, *, shown: str, root: Path, overrides: Sequence[str] = (), run_own_code: bool = True) -> Recipe:
     """A recipe from its text; `shown` names it in messages."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -105,7 +137,18 @@ def parse(text: str, *, shown: str, root: Path, overrides: Sequence[str] = ()) -
         places.lines.setdefault(path, line)
     for override in overrides:
         places.overridden.add(_override(given, override))
-    return _Checker(given, places, problems).recipe(root)
+    return _Checker(given, places, root, problems, run_own_code).recipe()
+
+
+def objective_of(kind: str, options: Sequence[str], root: Path) -> Objective:
+    """An objective by name or file, with `key=value` options, outside a recipe. Raises UserError."""
+    places, given = _Places("the command line"), {"objective": kind}
+    for option in options:
+        places.overridden.add(_override(given, f"objective.{option.removeprefix('objective.')}"))
+    checker = _Checker(given, places, root)
+    objective: Objective = checker.choose(OBJECTIVES, given["objective"], "objective")
+    raise_all(checker.problems)
+    return objective
 
 
 @dataclass
@@ -157,9 +200,12 @@ class _Checker:
 
     given: dict[str, Any]
     where: _Places
+    root: Path
     problems: list[UserError] = dataclasses.field(default_factory=list)
+    run_own_code: bool = True
+    own_objective: own_code.OwnObjective | None = None
 
-    def recipe(self, root: Path) -> Recipe:
+    def recipe(self) -> Recipe:
         values = DEFAULTS | {key: value for key, value in self.given.items() if value is not None}
         self._refuse_unknown(values, TOP, ())
         for name in ("base", "data"):
@@ -169,9 +215,9 @@ class _Checker:
                     "data": "the rows to learn from, such as data: {train: rows.csv}"}[name]))
         made = {name: self._validated(kind, values[name], (name,)) for name, kind in SCALARS.items() if name in values}
         made |= {name: self._part(spec, values[name], name) for name, spec in PARTS.items() if name in values}
-        made |= {name: self._chosen(catalog, values[name], name) for name, catalog in CHOICES.items()}
+        made |= {name: self.choose(catalog, values[name], name) for name, catalog in CHOICES.items()}
         raise_all(self.problems)
-        return Recipe(**made, root=root, given=self.given)
+        return Recipe(**made, root=self.root, given=self.given, own_objective=self.own_objective)
 
     def _part(self, spec: type[Spec], value: Any, name: str) -> Any:
         if not isinstance(value, dict):
@@ -185,40 +231,63 @@ class _Checker:
                 value[key] = self._refuse_unknown(value[key], list(inner.model_fields), (name, key))
         return self._validated(spec, value, (name,))
 
-    def _chosen(self, catalog: Catalog, value: Any, name: str) -> Any:
-        """`lora` or `{kind: lora, rank: 8}`."""
+    def choose(self, catalog: Catalog, value: Any, name: str) -> Any:
+        """`lora` or `{kind: lora, rank: 8}`; an objective may be a file: `./my_loss.py:MyLoss`."""
         options = dict(value) if isinstance(value, dict) else {"kind": value}
         kind = options.get("kind")
         if kind is None:
             self._add((name,), f"'{name}.kind' is missing", wanted=f"one of: {', '.join(catalog.names)}")
             return None
+        own = catalog is OBJECTIVES and own_code.is_reference(kind)
+        if own and not self.run_own_code:
+            return Objective()
         try:
-            chosen = catalog.get(str(kind))
+            chosen = self._own(kind) if own else catalog.get(str(kind))
         except UserError as error:
             self._add((name, "kind") if isinstance(value, dict) else (name,), error.found.rstrip("."),
                       wanted=error.wanted, fix=error.fix)
             return None
-        if issubclass(chosen, Spec):
-            return self._validated(chosen, self._refuse_unknown(options, list(chosen.model_fields), (name,)), (name,))
-        fields = [f.name for f in dataclasses.fields(chosen)]
-        del options["kind"]
-        return self._validated(chosen, self._refuse_unknown(options, fields, (name,)), (name,))
+        if not issubclass(chosen, Spec):
+            del options["kind"]
+        made = self._validated(chosen, self._refuse_unknown(options, _options(chosen), (name,)), (name,))
+        for flaw in own_code.declaration_flaws(made) if own and made is not None else []:
+            self._add((name,), flaw.found.rstrip("."), wanted=flaw.wanted, fix=flaw.fix)
+        return made
+
+    def _own(self, reference: str) -> type[Objective]:
+        self.own_objective = own_code.find(reference, self.root)
+        return self.own_objective.made_by
 
     def _validated(self, kind: Any, value: Any, path: Path_) -> Any:
         try:
             return TypeAdapter(kind).validate_python(value, strict=False)
         except ValidationError as error:
             for item in error.errors():
-                at = (*path, *(str(part) for part in item["loc"]))
-                if item["type"] == "missing":
-                    self._add(at, f"'{'.'.join(at)}' is missing")
-                else:
-                    wanted = item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-                    quotes = item["type"] == "string_type" and isinstance(item["input"], dict)
-                    self._add(at, f"'{'.'.join(at)}' is {item['input']!r}",
-                              fix='put it in quotes, such as "{label}"' if quotes else "",
-                              wanted="letters, digits, dots, dashes and underscores" if "pattern" in wanted else wanted)
-            return None
+                self._add_invalid(item, value, path)
+        except (PydanticUserError, PydanticUndefinedAnnotation) as error:
+            why = str(error).splitlines()[0].rstrip(".")
+            self._add(path, f"an option of {kind.__name__} has a type that a recipe cannot hold: {why}",
+                      wanted="numbers, texts, true or false, lists of those")
+        except Exception as error:      # `__post_init__` is the user's where the class is
+            if self.own_objective is None:
+                raise
+            self._add(path, f"{kind.__name__} cannot be made: {own_code.told(error, self.own_objective.file)}")
+        return None
+
+    def _add_invalid(self, item: Any, value: Any, path: Path_) -> None:
+        """One of pydantic's findings; what `__post_init__` says is put where the option it speaks of is given."""
+        at = (*path, *(str(part) for part in item["loc"]))
+        found, wanted = item["input"], item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        if item["type"] == "missing":
+            self._add(at, f"'{'.'.join(at)}' is missing")
+            return
+        if item["type"] == "value_error" and not item["loc"] and isinstance(value, dict):
+            spoken = next((word for word in re.findall(r"\w+", wanted) if word in value), None)
+            at, found = ((*path, spoken), value[spoken]) if spoken else (at, value)
+        quotes = item["type"] == "string_type" and isinstance(item["input"], dict)
+        self._add(at, f"'{'.'.join(at)}' is {found!r}",
+                  fix='put it in quotes, such as "{label}"' if quotes else "",
+                  wanted="letters, digits, dots, dashes and underscores" if "pattern" in wanted else wanted)
 
     def _refuse_unknown(self, value: dict[str, Any], known: list[str], path: Path_) -> dict[str, Any]:
         """`value` without its unknown keys, which are reported."""
@@ -238,27 +307,46 @@ class _Checker:
 def _did_you_mean(key: str, known: list[str], path: Path_) -> str:
     """A key that lives elsewhere in a recipe, a name that other tools use, or one spelt nearly so."""
     elsewhere = [f"{part}.{key}" for part, spec in PARTS.items() if key in spec.model_fields]
-    elsewhere += [f"method.{key}" for name in METHODS.names if key in METHODS.get(name).model_fields][:1]
+    for choice, catalog in CHOICES.items():
+        having = [name for name in catalog.names if key in _options(catalog.get(name))]
+        if having and path == (choice,):
+            return f"'{key}' is an option of: {', '.join(having)}"
+        elsewhere += [f"{choice}.{key}"] if having else []
     foreign = yaml.safe_load((files("tuneloop") / "foreign_keys.yaml").read_text(encoding="utf-8")).get(key.lower())
     near = [".".join((*path, name)) for name in difflib.get_close_matches(key, known, n=1)]
     meant = next(iter([*elsewhere, foreign] if elsewhere or foreign else near), None)
     return f"did you mean '{meant}'?" if meant and " " not in meant else f"use {meant}" if meant else ""
 
 
+def _options(chosen: Any) -> list[str]:
+    """The keys that a recipe may give to a method or an objective."""
+    if issubclass(chosen, Spec):
+        return list(chosen.model_fields)
+    return [f.name for f in dataclasses.fields(chosen) if f.init]
+
+
 def schema() -> dict[str, Any]:
     """JSON schema of a recipe, for editors."""
-    def chosen(catalog: Catalog) -> dict[str, Any]:
-        found = [TypeAdapter(catalog.get(name)).json_schema() for name in catalog.names]
-        for name, one in zip(catalog.names, found, strict=True):
-            one.setdefault("properties", {})["kind"] = {"const": name}
-        return {"anyOf": [{"enum": catalog.names}, *found]}
-
     properties: dict[str, Any] = {name: TypeAdapter(kind).json_schema() for name, kind in SCALARS.items()}
     definitions: dict[str, Any] = {}
     for name, spec in PARTS.items():
         part = spec.model_json_schema(ref_template="#/$defs/{model}")
         definitions |= part.pop("$defs", {})
         properties[name] = part
-    properties |= {name: chosen(catalog) for name, catalog in CHOICES.items()}
+    properties |= {name: _schema_of_choice(catalog) for name, catalog in CHOICES.items()}
+    own = {"type": "string", "pattern": r"\.py:[A-Za-z_]\w*$", "description": "A class in a file: ./my_loss.py:MyLoss"}
+    properties["objective"]["anyOf"] += [own, {"type": "object", "properties": {"kind": own}, "required": ["kind"]}]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "tuneloop recipe", "type": "object",
             "required": ["base", "data"], "additionalProperties": False, "properties": properties, "$defs": definitions}
+
+
+def _schema_of_choice(catalog: Catalog) -> dict[str, Any]:
+    """A name alone where no option must be given, or a name with its options."""
+    found = [TypeAdapter(catalog.get(name)).json_schema() for name in catalog.names]
+    alone = []
+    for name, one in zip(catalog.names, found, strict=True):
+        one.setdefault("properties", {})["kind"] = {"const": name}
+        required = set(one.get("required", [])) - {"kind"}
+        alone += [] if required else [name]
+        one |= {"required": ["kind", *sorted(required)], "additionalProperties": False}
+    return {"anyOf": [{"enum": alone}, *found]}

@@ -6,10 +6,11 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from tuneloop import needs
 from tuneloop.compute.check import Packing, choose_packing
 from tuneloop.compute.model import ForestModel
 from tuneloop.errors import TrainingFailed, UserError
-from tuneloop.evaluation.answers import choose_labels, write_answers
+from tuneloop.evaluation.answers import choose_labels, choose_preferred, write_answers
 from tuneloop.inference.generate import generate
 from tuneloop.models.load import load_model
 from tuneloop.plan.make import Plan
@@ -17,7 +18,7 @@ from tuneloop.record import RunFolder
 from tuneloop.training.checkpoint import newest_step, publish, trainable
 from tuneloop.training.loop import Settings, fit
 from tuneloop.training.watch import Watcher
-from tuneloop.types import Answers, Group, Sampling
+from tuneloop.types import Answers, Sampling
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +33,8 @@ class Session:
         self.ready, self.plan, self.folder, self.watch = ready, plan, folder, watch
         self.method = ready.recipe.method
         base = load_model(ready.base.path, **self.method.load_options())
-        self.packing: Packing = choose_packing(base, sorted(ready.rows.tokens["train"], key=len),
+        branches = [branch for group in ready.rows.groups["train"] for branch in group.branches]
+        self.packing: Packing = choose_packing(base, sorted(branches, key=len),
                                                share=self.method.exact_when_shared)
         watch.say(self.packing.why)
         folder.update_record(packing=asdict(self.packing))
@@ -44,8 +46,13 @@ class Session:
         if self.folder.has(self.method.artefact):
             return
         recipe, rows, plan = self.ready.recipe, self.ready.rows, self.plan
-        self.model = ForestModel(self.method.apply(self.model.model, recipe.seed), self.packing.mode)
+        train, validation = (needs.add_columns(self, rows.groups[part]) for part in ("train", "validation"))
+        scalar = needs.scalar_head(self.model.model, recipe.objective, recipe.seed)
+        self.model = ForestModel(self.method.apply(self.model.model, recipe.seed), self.packing.mode, scalar)
         self.trained = True
+        if "old_values" in recipe.objective.needs:
+            train, validation = (needs.add_old_values(self.model, groups, plan["training.token_budget"],
+                                                      self.packing.share) for groups in (train, validation))
         values = {name: plan[f"training.{name}"] for name in (
             "batch_size", "learning_rate", "schedule", "warmup", "weight_decay", "max_grad_norm", "token_budget",
             "evaluate_every", "checkpoint_every", "patience", "checkpointing")}
@@ -53,7 +60,6 @@ class Session:
                             memory_bytes=plan.limit_bytes, **values)
         self._rewind()
         self.watch.stage("training", plan.steps)
-        train, validation = ([Group((r,)) for r in rows.tokens[part]] for part in ("train", "validation"))
         progress = fit(self.model, recipe.objective, train, validation, settings,
                        self.folder.file("checkpoints"), report=self._report, look=self._sample)
         self._publish()
@@ -63,8 +69,10 @@ class Session:
     def answer(self, name: str) -> Answers:
         """The model's answers to the test rows, as it stands."""
         if name == "tuned" and not self.trained:    # a resumed run that had finished training
-            self.model = ForestModel(self.method.load(self.model.model, self.folder.file(self.method.artefact)),
-                                     self.packing.mode)
+            artefact = self.folder.file(self.method.artefact)
+            scalar = needs.scalar_head(self.model.model, self.ready.recipe.objective, self.ready.recipe.seed)
+            self.model = ForestModel(self.method.load(self.model.model, artefact), self.packing.mode,
+                                     needs.load_scalar(scalar, artefact, self.ready.recipe.objective))
         ready = self.ready
         options: dict[str, Any] = {"token_budget": self.plan["training.token_budget"], "share": self.packing.share,
                                    "progress": self.watch.advance}
@@ -73,6 +81,8 @@ class Session:
             return self._finite(choose_labels(
                 name, self.model, ready.test_tokens, [row.answer for row in ready.test], ready.rows.labels,
                 ready.tokenizer, **options))
+        if ready.rows.task == "pairs":
+            return self._finite(choose_preferred(name, self.model, ready.test_groups, ready.test, **options))
         sampling = Sampling(max_new_tokens=ready.recipe.evaluation.max_new_tokens)
         return self._finite(write_answers(name, self.model, ready.test_tokens, ready.test, ready.tokenizer, sampling,
                                           **options))
@@ -90,6 +100,7 @@ class Session:
     def _publish(self) -> None:
         def write(into: Any) -> None:
             self.method.save(self.model.model, into)
+            needs.save_scalar(self.model.scalar, into, self.ready.recipe.objective)
             self.ready.tokenizer.save(into)
 
         publish(self.folder.file(self.method.artefact), write)
@@ -106,9 +117,9 @@ class Session:
         self.watch.metric(entry)
 
     def _sample(self, step: int) -> None:
-        """Answers to the same few validation prompts at every look, to read along."""
+        """Answers to the same few validation prompts at every look, to read along; a reward model writes none."""
         chosen = self.ready.rows.validation[:self.plan["training.sample_prompts"]]
-        if not chosen:
+        if not chosen or "scores" in self.ready.recipe.objective.needs:
             return
         completions = generate(self.model.model, self.ready.tokenizer, [row.prompt for row in chosen],
                                Sampling(max_new_tokens=64))
@@ -132,10 +143,13 @@ def open_run(folder: RunFolder) -> tuple[nn.Module, Any]:
     from tuneloop.models.tokenizer import ChatTokenizer
     from tuneloop.recipe import load
 
-    recipe = load(folder.file("recipe.yaml"))
+    recipe = load(folder.file("recipe.yaml"), run_own_code=False)
     artefact = folder.file(recipe.method.artefact)
     if not artefact.is_dir():
         raise UserError(f"{folder.path} has no trained model yet.",
                         fix=f"finish it: tuneloop run --resume {folder.path}")
+    if (artefact / needs.REWARD_FILE).exists():
+        raise UserError(f"{folder.path} trained a reward model, which scores answers and writes none.",
+                        wanted="a run of another objective")
     base = load_model(resolve(recipe.base, recipe.root).path, **recipe.method.load_options())
     return recipe.method.load(base, artefact).eval(), ChatTokenizer(artefact)

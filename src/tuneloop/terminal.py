@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -10,6 +11,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from tuneloop.prove import Check
 
 GIB = 2**30
 
@@ -100,6 +104,24 @@ def plan_table(plan: dict[str, Any]) -> Table:
         shown = f"{value['value']:g}" if isinstance(value["value"], float) else str(value["value"])
         table.add_row(key, shown, value["origin"], value.get("why", ""))
     return table
+
+
+def show_checks(console: Console, name: str, checks: Sequence[Check]) -> None:
+    """What was tried on an objective, with the error that was measured, and below it what is wrong."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("", "check", "", "error", "at most"):
+        table.add_column(column, justify="right" if column in ("error", "at most") else "left")
+    for check in checks:
+        mark = {True: "[green]pass[/]", False: "[red]FAIL[/]", None: "[dim]–[/]"}[check.ok]
+        error, limit = ("" if x is None else f"{x:.1e}" for x in (check.error, check.limit))
+        table.add_row(mark, check.name, check.what if check.ok is not None else f"[dim]{check.what}: not measured[/]",
+                      error, limit)
+    console.print(table)
+    for check in checks:
+        if check.why:
+            console.print(f"[{'red' if check.ok is False else 'dim'}]{check.name}:[/] {escape(check.why)}")
+    if all(check.ok for check in checks):
+        console.print(f"[green]{escape(name)} keeps the contract of an objective.[/]")
 
 
 def _short(text: str, width: int) -> str:

@@ -308,7 +308,7 @@ class Answers:
     """
 
     name: str                                 # base | tuned | rival ...
-    texts: list[str]
+    texts: list[str]                          # of a pair of answers the one that the model prefers
     nll: list[float] | None = None
     tokens: list[int] | None = None
     stopped: list[bool] | None = None

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from toy import COLOURS, chat_rows, open_rows, run, write_jsonl
+from toy import COLOURS, chat_rows, judged_rows, open_rows, run, write_jsonl
 from tuneloop.recipe import load
 from tuneloop.record import RunFolder
+from tuneloop.types import Preference, Rated, Rollout
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 LONGEST = 30
@@ -29,6 +30,10 @@ ROWS: dict[str, dict[str, Callable[[Path], object]]] = {
     "labels.yaml": {"train": coloured},
     "chat.yaml": {"train": lambda path: write_jsonl(path, chat_rows(40))},
     "full.yaml": {"train": lambda path: write_jsonl(path, open_rows(200))},
+    "dpo.yaml": {"train": lambda path: write_jsonl(path, judged_rows(Preference))},
+    "reward.yaml": {"train": lambda path: write_jsonl(path, judged_rows(Preference))},
+    "kto.yaml": {"train": lambda path: write_jsonl(path, judged_rows(Rated, 400))},
+    "grpo.yaml": {"train": lambda path: write_jsonl(path, judged_rows(Rollout))},
     "open.yaml": {"train": questions, "test": lambda path: questions(path, 100)},
 }
 """The files of each recipe, by key of `data`."""

@@ -51,7 +51,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Path
 def test_help_shows_the_panels_and_their_commands() -> None:
     shown = invoke("--help").output
     for panel, commands in {"Start": "demo init models doctor", "Data": "check", "Train": "plan run", "Judge": "runs",
-                            "Use": "chat export", "Bridges": "schema"}.items():
+                            "Use": "chat export", "Bridges": "schema new test"}.items():
         assert re.search(rf"─ {panel} ─", shown), panel
         for command in commands.split():
             assert re.search(rf"│ {command} ", shown), command
@@ -59,7 +59,7 @@ def test_help_shows_the_panels_and_their_commands() -> None:
         assert code in shown
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["new", "objective", "my_loss"]])
 def test_help_imports_nothing_heavy(words: list[str], tmp_path: Path) -> None:
     code = ("import sys; from tuneloop import cli\ntry: cli.main()\n"
             f"finally: print('\\nimported:', *(name for name in {HEAVY} if name in sys.modules))")
@@ -96,10 +96,16 @@ sys.meta_path.insert(0, Refuses())
 MAIN = "from tuneloop import cli\ncli.main()"
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["built-in", "own"])
 @pytest.mark.parametrize("blocked", [NONE, FINDER], ids=["none", "finder"])
-def test_check_and_plan_need_no_torch(blocked: str, finished: Path) -> None:
+def test_check_and_plan_need_no_torch(blocked: str, own: bool, finished: Path) -> None:
+    words = ["recipe.yaml", "--json"]
+    if own:
+        if not (finished / "my_loss.py").exists():
+            invoke("new", "objective", "my_loss", "--into", finished)
+        words.insert(1, "objective=./my_loss.py:MyLoss")
     both = ("from tuneloop.cli import app\nfor command in ('check', 'plan'):\n"
-            "    app([command, 'recipe.yaml', '--json'], standalone_mode=False)\n")
+            f"    app([command, *{words}], standalone_mode=False)\n")
     done = python(blocked + both, cwd=finished)
     assert done.returncode == 0, done.stderr
     decoder = json.JSONDecoder()
@@ -282,6 +288,113 @@ def test_an_export_that_answers_differently_is_refused(finished: Path, tmp_path:
     assert "differs from the tuned one" in refusal("export", "first", "--out", tmp_path / "merged",
                                                    "--runs", finished / "runs")
     assert not (tmp_path / "merged").exists()
+
+
+# --- new and test ----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("name", "stem", "cls"), [
+    ("my_loss", "my_loss", "MyLoss"), ("FocalLoss", "focal_loss", "FocalLoss"), ("soft-max", "soft_max", "SoftMax"),
+    ("other.py", "other", "Other")])
+def test_new_objective_writes_a_loss_and_its_test(name: str, stem: str, cls: str, tmp_path: Path,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = invoke("new", "objective", name).output
+    assert {file.name for file in tmp_path.iterdir()} == {f"{stem}.py", f"test_{stem}.py"}
+    assert f"tuneloop test objective ./{stem}.py:{cls}" in said
+    both = "".join(file.read_text() for file in tmp_path.iterdir())
+    assert f"class {cls}(base.Objective)" in both
+    assert f"from {stem} import {cls}" in both
+    assert name == "my_loss" or ("my_loss" not in both and "MyLoss" not in both)
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "--isolated", "--line-length=120",
+                           "--select=E,F,W,I,B,UP", tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_new_objective_overwrites_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "test_mine.py").write_text("mine")
+    assert "test_mine.py exists already" in refusal("new", "objective", "mine", "--into", "deep")
+    assert [file.name for file in (tmp_path / "deep").iterdir()] == ["test_mine.py"]
+    invoke("new", "objective", "mine", "--into", "deeper/still")
+    assert (tmp_path / "deeper" / "still" / "mine.py").exists()
+    for name, told in (("torch", "the name of an installed package"), ("json", "the name of an installed package"),
+                       ("3x", "cannot be the name"), ("class", "cannot be the name"), ("a b", "cannot be the name"),
+                       ("../up", "cannot be the name")):
+        assert told in refusal("new", "objective", name)
+    assert "wanted: tuneloop new objective NAME" in refusal("new", "metric", "mine")
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in refusal("new", "objective", "mine", "--into", "file")
+
+
+def test_test_objective_says_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    invoke("new", "objective", "my_loss")
+    right = invoke("test", "objective", "./my_loss.py:MyLoss", "gamma=3")
+    assert right.exit_code == 0
+    assert len(re.findall(r"^pass ", right.output, re.MULTILINE)) == 10
+    assert "keeps the contract" in right.output
+
+    code = (tmp_path / "my_loss.py").read_text()
+    (tmp_path / "my_loss.py").write_text(code.replace("(losses * batch.weights).sum(), {", "losses.mean(), {"))
+    wrong = invoke("test", "objective", "./my_loss.py:MyLoss")
+    assert wrong.exit_code == 1
+    assert re.search(r"^FAIL +cut ", wrong.output, re.MULTILINE)
+    assert "cut: The loss is a mean over the batch's supervised tokens: return the sum." in wrong.output
+    assert "not measured" in wrong.output
+
+    told = invoke("test", "objective", "./my_loss.py:MyLoss", "--json")
+    assert told.exit_code == 1
+    found = json.loads(told.stdout)
+    assert (found["objective"], found["ok"]) == ("./my_loss.py:MyLoss", False)
+    assert [check["name"] for check in found["checks"] if check["ok"] is False] == ["cut"]
+
+
+def test_test_objective_of_a_built_in_one() -> None:
+    assert json.loads(invoke("test", "objective", "dpo", "beta=0.3", "form=ipo", "--json").stdout)["ok"] is True
+    assert "did you mean 'dpo'?" in refusal("test", "objective", "dop")
+    assert "There is no file ./gone.py" in refusal("test", "objective", "./gone.py:Gone")
+    assert "beta must be greater than 0" in refusal("test", "objective", "dpo", "beta=-1")
+    assert "wanted: tuneloop test objective NAME" in refusal("test", "method", "lora")
+
+
+DOC = Path(__file__).parents[2] / "docs" / "objectives.md"
+
+
+def test_the_documentation_of_objectives_is_complete() -> None:
+    from tuneloop.recipe import OBJECTIVES, parse
+
+    text = DOC.read_text(encoding="utf-8")
+    table = dict(re.findall(r"^\| `(\w+)` \|[^|]*\| `objective: ([^`]+)` \|", text, re.MULTILINE))
+    assert sorted(table) == OBJECTIVES.names
+    for name, example in table.items():
+        recipe = parse(f"base: b\ndata: {{train: rows.csv}}\nobjective: {example}\n", shown="doc", root=Path())
+        assert recipe.objective_record["kind"] == name
+        papers = set(re.findall(r"\d{4}\.\d{5}", next(x for x in text.splitlines() if x.startswith(f"| `{name}` |"))))
+        own = set(re.findall(r"\d{4}\.\d{5}", sys.modules[type(recipe.objective).__module__].__doc__ or "")
+                  + re.findall(r"\d{4}\.\d{5}", type(recipe.objective).__doc__ or ""))
+        assert papers <= own, name
+
+
+def test_the_walk_through_of_the_documentation_works(tmp_path: Path, tiny_llama: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command of the page, in its order, in a folder that holds a recipe."""
+    monkeypatch.chdir(tmp_path)
+    labels_recipe(tmp_path, tiny_llama, training={"epochs": 1})
+    blocks = re.findall(r"```sh\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL)
+    commands = [re.split(r"\s#", line)[0].split() for block in blocks for line in block.splitlines() if line]
+    assert [command[1] for command in commands] == ["new", "test", "-m", "run"]
+    for command in commands:
+        if command[0] == "python":
+            done = subprocess.run([sys.executable, *command[1:], "-q", "-p", "no:cacheprovider"], cwd=tmp_path,
+                                  capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout
+        else:
+            assert command[0] == "tuneloop"
+            assert invoke(*command[1:]).exit_code in ((0, 3, 4) if command[1] == "run" else (0,))
+    [run_folder] = (tmp_path / "runs").iterdir()
+    assert RunFolder(run_folder).read("record.json")["recipe_used"]["objective"] == f"{tmp_path}/my_loss.py:MyLoss"
+    assert all("confidence" in line for line in RunFolder(run_folder).lines("metrics.jsonl") if line["event"] == "step")
 
 
 # --- the rest --------------------------------------------------------------------------------------------------------

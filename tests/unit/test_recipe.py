@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
+from dataclasses import fields
+from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,7 @@ import yaml
 
 from tuneloop.errors import UserError
 from tuneloop.evaluation.goal import NOT_YET
-from tuneloop.recipe import METHODS, OBJECTIVES, TOP, Recipe, load, parse, schema
+from tuneloop.recipe import METHODS, OBJECTIVES, TOP, Recipe, load, objective_of, parse, schema
 
 LEAST = "base: some-base\ndata: {train: rows.csv}\n"
 FOREIGN = yaml.safe_load((files("tuneloop") / "foreign_keys.yaml").read_text(encoding="utf-8"))
@@ -142,6 +146,7 @@ def test_a_typo_in_the_split_is_found() -> None:
 @pytest.mark.parametrize(("key", "place"), [
     ("learning_rate", "training.learning_rate"), ("epochs", "training.epochs"), ("rank", "method.rank"),
     ("train", "data.train"), ("prompt", "data.prompt"), ("at_least", "goal.at_least"), ("rows", "evaluation.rows"),
+    ("beta", "objective.beta"),
 ])
 def test_a_right_key_at_the_wrong_level_is_sent_to_its_place(key: str, place: str) -> None:
     assert f"did you mean '{place}'?" in refusal(f"{LEAST}{key}: 1\n")
@@ -156,6 +161,7 @@ def test_the_names_of_other_tools_are_known(key: str) -> None:
 
 def test_what_other_names_lead_to_exists() -> None:
     known = set(TOP) | {f"method.{key}" for name in METHODS.names for key in METHODS.get(name).model_fields}
+    known |= {f"objective.{f.name}" for name in OBJECTIVES.names for f in fields(OBJECTIVES.get(name))}
     properties = schema()["properties"]
     for part in ("data", "training", "goal", "evaluation"):
         known |= {f"{part}.{key}" for key in properties[part]["properties"]}
@@ -202,8 +208,15 @@ def test_a_key_given_twice_is_refused() -> None:
     ("method: {rank: 8}", "'method.kind' is missing"),
     ("method: lorra", "did you mean 'lora'?"),
     ("method: [lora]", "Unknown method"),
-    ("objective: dpo", "Unknown objective 'dpo'"),
+    ("objective: dop", "did you mean 'dpo'?"),
     ("objective: {kind: sft, beta: 1}", "unknown key 'objective.beta'"),
+    ("objective: {kind: sft, beta: 1}", "'beta' is an option of: dpo, grpo, kto, ppo, rloo, simpo"),
+    ("objective: {kind: dpo, betta: 1}", "did you mean 'objective.beta'?"),
+    ("objective: {kind: dpo, form: x}", "'objective.form' is 'x'"),
+    ("objective: distill", "'objective.teacher' is missing"),
+    ("objective: {kind: dpo, beta: -1}", "'objective.beta' is -1.\n  wanted: beta must be greater than 0"),
+    ("objective: {kind: grpo, aggregation: dr_grpo}", "'objective.aggregation' is 'dr_grpo'"),
+    ("method: {kind: full, rank: 3}", "'rank' is an option of: lora"),
     ("goal: {metric: f1}", "'goal.metric' is 'f1'"),
     ("goal: {at_least: 80}", "less than or equal to 1"),
     ("seed: -1", "'seed' is -1"),
@@ -260,6 +273,168 @@ def test_a_recipe_that_is_not_there_or_no_text(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+# --- an objective in a file of one's own -----------------------------------------------------------------------------
+
+OWN = """\
+from dataclasses import dataclass
+from tuneloop.objectives import base
+
+
+@dataclass(frozen=True)
+class Mine(base.Objective):
+    beta: float = 0.1
+    kinds: tuple[str, ...] = ("a",)
+
+    def __post_init__(self):
+        if self.beta < 0:
+            raise ValueError("beta must be at least 0")
+        self.beta.real // (self.beta != 13)
+
+    def loss(self, out, batch): ...
+
+
+class Nothing: ...
+class Bare(base.Objective):
+    beta: float = 0.1
+    def loss(self, out, batch): ...
+@dataclass(frozen=True)
+class Undecorated(Bare):
+    ...
+@dataclass
+class Thawed(base.Objective):
+    def loss(self, out, batch): ...
+@dataclass(frozen=True)
+class Lossless(base.Objective): ...
+@dataclass(frozen=True)
+class Foreign:
+    def loss(self, out, batch): ...
+@dataclass(frozen=True)
+class Needy(Mine):
+    needs = frozenset({"entropi"})
+    denominator = "rows"
+class Tensor: ...
+@dataclass(frozen=True)
+class Odd(Mine):
+    weights: Tensor | None = None
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A folder with mine.py."""
+    (tmp_path / "mine.py").write_text(OWN)
+    return tmp_path
+
+
+def test_an_objective_is_a_class_of_a_file(own: Path) -> None:
+    for written, beta in (("./mine.py:Mine", 0.1), ("{kind: mine.py:Mine, beta: 0.3}", 0.3)):
+        recipe = made(f"{LEAST}objective: {written}\n", root=own)
+        assert (type(recipe.objective).__name__, getattr(recipe.objective, "beta", None)) == ("Mine", beta)
+        assert recipe.objective_record == {"kind": f"{own}/mine.py:Mine", "beta": beta, "kinds": ["a"],
+                                           "sha256": sha256(OWN.encode()).hexdigest()}
+    assert made(LEAST, f"objective={own}/mine.py:Mine", "objective.beta=0.5").objective_record["beta"] == 0.5
+
+
+def test_a_file_of_ones_own_leaves_no_traces(own: Path) -> None:
+    path = list(sys.path)
+    made(f"{LEAST}objective: ./mine.py:Mine\n", root=own)
+    assert sys.path == path
+    assert [file.name for file in own.iterdir()] == ["mine.py"]
+    assert "mine" not in sys.modules
+
+
+def test_the_portable_copy_names_the_file_from_anywhere(own: Path) -> None:
+    (own / "small").mkdir()
+    for written, portable in (
+            ("mine.py:Mine", f"{own}/mine.py:Mine"),
+            ("{kind: mine.py:Mine, beta: 0.3}", {"kind": f"{own}/mine.py:Mine", "beta": 0.3}),
+            ("{kind: dpo, reference: ./small}", {"kind": "dpo", "reference": f"{own}/small"}),
+            ("{kind: dpo, reference: some/hub-id}", {"kind": "dpo", "reference": "some/hub-id"})):
+        assert made(f"{LEAST}objective: {written}\n", root=own).portable()["objective"] == portable
+
+
+def test_a_changed_file_is_another_objective(own: Path) -> None:
+    first = made(f"{LEAST}objective: ./mine.py:Mine\n", root=own)
+    (own / "mine.py").write_text(OWN.replace("0.1", "0.2"))
+    second = made(f"{LEAST}objective: ./mine.py:Mine\n", root=own)
+    assert first.portable() == second.portable()
+    assert first.objective_record["sha256"] != second.objective_record["sha256"]
+    assert [r.objective_record["beta"] for r in (first, second)] == [0.1, 0.2]
+    assert made(f"{LEAST}objective: ./mine.py:Mine\n", root=own).objective == second.objective
+
+
+def test_the_record_of_a_built_in_objective_holds_every_option() -> None:
+    assert made(LEAST).objective_record == {"kind": "sft", "label_smoothing": 0.0}
+    found = made(f"{LEAST}objective: {{kind: dpo, beta: 0.3}}").objective_record
+    assert (found["kind"], found["beta"], found["form"]) == ("dpo", 0.3, "sigmoid")
+
+
+def test_a_finished_run_needs_no_code_of_its_objective(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(f"{LEAST}objective: /gone/mine.py:Mine\n")
+    assert load(tmp_path / "recipe.yaml", run_own_code=False).base == "some-base"
+    with pytest.raises(UserError, match=r"There is no file /gone/mine\.py"):
+        load(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize(("written", "told"), [
+    ("./mine.py:Mien", "did you mean './mine.py:Mine'?"),
+    ("./mine.py", "'./mine.py' names no class"),
+    ("'./mine.py:'", "'./mine.py' names no class"),
+    ("./nime.py:Mine", "did you mean 'mine.py'?"),
+    ("/nowhere/at/all.py:Mine", "tuneloop new objective"),
+    (".:x.py", "There is no file .:x.py"),
+    ("./mine.py:Nothing", "Nothing in ./mine.py has no method `loss`"),
+    ("./mine.py:Lossless", "Lossless in ./mine.py has no method `loss`"),
+    ("./mine.py:Foreign", "Foreign in ./mine.py does not derive from Objective"),
+    ("./mine.py:Bare", "Bare in ./mine.py is no dataclass"),
+    ("./mine.py:Thawed", "Thawed in ./mine.py can change while it trains"),
+    ("./mine.py:Odd", "an option of Odd has a type that a recipe cannot hold"),
+    ("./mine.py:Needy", "did you mean 'entropy'?"),
+    ("./mine.py:Needy", "Needy.denominator is 'rows'"),
+    ("{kind: ./mine.py:Mine, betta: 1}", "did you mean 'objective.beta'?"),
+    ("{kind: ./mine.py:Mine, beta: x}", "'objective.beta' is 'x'"),
+    ("{kind: ./mine.py:Mine, beta: -1}", "'objective.beta' is -1.\n  wanted: beta must be at least 0"),
+    ("{kind: ./mine.py:Mine, beta: 13}", "Mine cannot be made: mine.py line 13 raises ZeroDivisionError"),
+])
+def test_a_wrong_objective_of_ones_own_is_told_with_the_recipes_line(written: str, told: str, own: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        made(f"{LEAST}objective: {written}\n", root=own)
+    assert caught.value.text.startswith("my.yaml line 3: ")
+    assert told in caught.value.text
+
+
+@pytest.mark.parametrize(("code", "told"), [
+    ("x = 1\n\n1 / 0\n", "mine.py line 3 raises ZeroDivisionError: division by zero"),
+    ("def f():\n    return y\n\nf()\n", "mine.py line 2 raises NameError: name 'y' is not defined"),
+    ("import sys\nsys.exit(3)\n", "mine.py line 2 raises SystemExit: 3"),
+    ("x = (\n", "mine.py line 1 is no Python: '(' was never closed"),
+    ("import no_such_package\n", "install the package that has no_such_package"),
+    ("import helper\n", "an objective is one file"),
+    ("raise ImportError\n", "mine.py line 1 raises ImportError"),
+    ("x = '\udcff'", "mine.py"),       # a byte that is no UTF-8
+    ("class Only: ...\n", "did you mean './mine.py:Only'?"),
+])
+def test_a_file_that_cannot_be_run_is_told_with_its_line(code: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "helper.py").write_text("")
+    (tmp_path / "mine.py").write_text(code, errors="surrogateescape")
+    with pytest.raises(UserError) as caught:
+        made(f"{LEAST}objective: ./mine.py:Mine\n", root=tmp_path)
+    assert caught.value.text.startswith("my.yaml line 3: ")
+    assert told in caught.value.text
+    assert not [name for name in sys.modules if name.startswith("mine_")
+                and sys.modules[name].__file__ == str(tmp_path / "mine.py")] or "Only" in code
+
+
+def test_an_objective_outside_a_recipe(own: Path) -> None:
+    assert objective_of("./mine.py:Mine", ["beta=0.4"], own).beta == 0.4       # type: ignore[attr-defined]
+    assert objective_of("dpo", ["objective.beta=0.4"], own).beta == 0.4        # type: ignore[attr-defined]
+    for words, told in ((("dpo", "betta=1"), "objective.betta on the command line: unknown key"),
+                        (("dpo", "beta"), "'objective.beta' is not an override"), (("dop",), "did you mean 'dpo'?")):
+        with pytest.raises(UserError) as caught:
+            objective_of(words[0], words[1:], own)
+        assert told in caught.value.text
+
+
 # --- the schema ------------------------------------------------------------------------------------------------------
 
 def nodes(value: Any) -> Any:
@@ -280,8 +455,16 @@ def test_the_schema_knows_every_key_of_a_recipe() -> None:
         assert all(field.get("description") for field in made_schema["properties"][part]["properties"].values()), part
     for part, catalog in (("method", METHODS), ("objective", OBJECTIVES)):
         names, *options = made_schema["properties"][part]["anyOf"]
-        assert names == {"enum": catalog.names}
-        assert [option["properties"]["kind"]["const"] for option in options] == catalog.names
+        built_in = [option for option in options if "const" in option.get("properties", {}).get("kind", {})]
+        assert [option["properties"]["kind"]["const"] for option in built_in] == catalog.names
+        assert all(option["additionalProperties"] is False and "kind" in option["required"] for option in built_in)
+        assert names["enum"] == [option["properties"]["kind"]["const"] for option in built_in
+                                 if option["required"] == ["kind"]]
+    assert "distill" not in made_schema["properties"]["objective"]["anyOf"][0]["enum"]      # it needs a teacher
+    alone, with_options = made_schema["properties"]["objective"]["anyOf"][-2:]
+    assert with_options["properties"]["kind"] == alone
+    assert re.search(alone["pattern"], "./my_loss.py:MyLoss")
+    assert not re.search(alone["pattern"], "./my_loss.py")
 
 
 def test_every_reference_of_the_schema_leads_somewhere() -> None:

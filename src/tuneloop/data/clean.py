@@ -2,35 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Hashable, Iterable
+from dataclasses import asdict, replace
+from typing import Any, TypeVar
 
-from tuneloop.types import Conversation, Message, Origin
+from tuneloop.types import Conversation, Origin, Preference, Rated, Rollout, Sample
 
 Asked = tuple[tuple[str, str], ...]
+Row = TypeVar("Row", bound=Sample)
+NOWHERE = Origin("", 0)
 
 
-def asked(row: Conversation) -> Asked:
+def asked(row: Sample) -> Asked:
     """What a model is shown before it answers. Rows that agree in it share a prompt, whatever carries loss."""
     return tuple((message.role, message.content) for message in row.prompt)
 
 
-def drop_duplicates(rows: Iterable[Conversation]) -> tuple[list[Conversation], list[Origin]]:
-    """The first of all rows with the same messages, and where the others were."""
-    seen: set[tuple[Message, ...]] = set()
-    kept: list[Conversation] = []
+def content(row: Row) -> Row:
+    """The row without its place in a file: equal for rows that say the same."""
+    return replace(row, origin=NOWHERE)
+
+
+def written(row: Sample) -> str:
+    """The same as text."""
+    fields = asdict(content(row))
+    del fields["origin"]
+    return json.dumps(fields, ensure_ascii=False)
+
+
+def drop_duplicates(rows: Iterable[Row]) -> tuple[list[Row], list[Origin]]:
+    """The first of all rows that say the same, and where the others were."""
+    seen: set[Any] = set()
+    kept: list[Row] = []
     removed: list[Origin] = []
     for row in rows:
-        if row.messages in seen:
+        if (said := content(row)) in seen:
             removed.append(row.origin)
         else:
-            seen.add(row.messages)
+            seen.add(said)
             kept.append(row)
     return kept, removed
 
 
-def conflicts(rows: Iterable[Conversation]) -> list[list[Origin]]:
-    """Groups of rows that answer the same prompt differently. They may be meant so, and are kept."""
-    by_prompt: dict[Asked, list[Conversation]] = {}
+def conflicts(rows: Iterable[Sample]) -> list[list[Origin]]:
+    """Groups of rows that say different things of the same. They may be meant so, and are kept."""
+    by_subject: dict[Hashable, dict[Hashable, list[Origin]]] = {}
     for row in rows:
-        by_prompt.setdefault(asked(row), []).append(row)
-    return [[row.origin for row in group] for group in by_prompt.values() if len({row.answer for row in group}) > 1]
+        subject, said = _stance(row)
+        by_subject.setdefault(subject, {}).setdefault(said, []).append(row.origin)
+    return [[origin for origins in stances.values() for origin in origins]
+            for stances in by_subject.values() if len(stances) > 1]
+
+
+def _stance(row: Sample) -> tuple[Hashable, Hashable]:
+    """What a row speaks of, and what it says of that. Rows that differ in the second alone contradict each other."""
+    match row:
+        case Conversation():
+            return asked(row), row.answer
+        case Preference():
+            return (asked(row), frozenset({row.chosen, row.rejected})), row.chosen
+        case Rated():
+            return (asked(row), row.answer), row.desirable
+        case Rollout():
+            return (asked(row), row.answers), row.rewards

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneloop.data import task as tasks
+from tuneloop.data.judged import JUDGEMENTS, judged_kind, recognise_as
 from tuneloop.data.read import Table, read
-from tuneloop.data.recognise import OTHER_FORMATS, Recognised, format_of, recognise
+from tuneloop.data.recognise import OTHER_FORMATS, Recognised, format_of
 from tuneloop.data.template import suggest
 from tuneloop.errors import UserError
-from tuneloop.types import Conversation
+from tuneloop.types import Conversation, Preference, Rated, Rollout, Sample
 
 EXAMPLES = 3
 SHOWN_LABELS = 8
@@ -32,20 +33,23 @@ class Guess:
     empty: list[int]                    # lines of rows without an answer
     task: tasks.Task
     labels: list[str]                   # sorted; empty for open answers
-    examples: list[Conversation]        # with different answers where there are
+    examples: list[Sample]              # with different answers where there are
+    objective: str                      # one that learns from such rows
 
 
 def guess(path: Path, shown: str | None = None) -> Guess:
     """Look at a data file. Raises UserError when it cannot be read or no way to use its columns suggests itself."""
     table = read(path, shown or str(path))
-    prompt, answer = _templates(table)
-    found = recognise(table, prompt=prompt, answer=answer, drop_empty=True)
-    if not found.conversations:
+    kind = judged_kind(table) or Conversation
+    prompt, answer = _templates(table) if kind is Conversation else (None, None)
+    found = recognise_as(table, kind, prompt=prompt, answer=answer, drop_empty=True)
+    if not found.samples:
         raise UserError(f"{table.file}: no row has an answer.", fix="look at the answer column")
-    task = tasks.decide(found.conversations, "auto")
-    labels = sorted({row.answer.strip() for row in found.conversations}) if task == "labels" else []
+    task = tasks.decide(found.samples, "auto")
+    labels = sorted({row.answer.strip() for row in found.samples}) if task == "labels" else []
     return Guess(table.file, found.sentence, table.notes, len(table.rows), prompt, answer,
-                 [origin.line for origin in found.dropped], task, labels, _examples(found))
+                 [origin.line for origin in found.dropped], task, labels, _examples(found),
+                 JUDGEMENTS[kind].objective if kind in JUDGEMENTS else "sft")
 
 
 def _templates(table: Table) -> tuple[str, str] | tuple[None, None]:
@@ -54,17 +58,36 @@ def _templates(table: Table) -> tuple[str, str] | tuple[None, None]:
     return (None, None) if known else suggest(table) or (None, None)
 
 
-def _examples(found: Recognised) -> list[Conversation]:
+def _examples(found: Recognised) -> list[Sample]:
     """The first rows, but of different answers, for files are often sorted by them."""
-    different = list({row.answer: row for row in reversed(found.conversations)}.values())[::-1]
-    rest = [row for row in found.conversations if row not in different[:EXAMPLES]]
+    different = list({row.answer: row for row in reversed(found.samples)}.values())[::-1]
+    rest = [row for row in found.samples if row not in different[:EXAMPLES]]
     return (different[:EXAMPLES] + rest)[:EXAMPLES]
+
+
+def shown(sample: Sample) -> list[tuple[str, str]]:
+    """A sample as headings and texts: what was asked, and what the row says of the answers."""
+    match sample:
+        case Conversation():
+            said = [(message.role, message.content) for message in sample.messages[len(sample.prompt):]]
+        case Preference():
+            said = [("chosen", sample.chosen), ("rejected", sample.rejected)]
+        case Rated():
+            said = [("liked" if sample.desirable else "not liked", sample.answer)]
+        case Rollout():
+            said = [(f"reward {reward:g}", answer)
+                    for answer, reward in zip(sample.answers, sample.rewards, strict=True)]
+    return [*((message.role, message.content) for message in sample.prompt), *said]
 
 
 def recipe_text(found: Guess, base: str) -> str:
     """recipe.yaml for the file, with comments for someone who has never written one."""
-    metric = "accuracy" if found.task == "labels" else "rouge_l"
-    why = "share of right answers" if found.task == "labels" else "resemblance to the given answers, not correctness"
+    metric, why = {
+        "labels": ("accuracy", "share of right answers"),
+        "open": ("rouge_l", "resemblance to the given answers, not correctness"),
+        "pairs": ("preference_accuracy", "how often it prefers the chosen answer")}[found.task]
+    objective = {"sft": "learn to give the answers of the rows", "dpo": "learn which answers are preferred",
+                 "kto": "learn from what people liked and what not", "grpo": "learn from the rewards"}[found.objective]
     return "\n".join([
         f"base: {quoted(base)}",
         "data:",
@@ -75,7 +98,7 @@ def recipe_text(found: Guess, base: str) -> str:
         f"  metric: {metric}                  # {why}",
         "  better_than_base_by: 0.05         # the verdict is decided on the lower end of the interval",
         "method: lora                        # trains a small addition to the base; full trains everything",
-        "objective: sft                      # learn to give the answers of the rows",
+        f"objective: {found.objective:<25}# {objective}",
         "training: {}                        # planned from base, rows and machine; for example {epochs: 2}",
     ]) + "\n"
 

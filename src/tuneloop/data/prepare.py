@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tuneloop.data import task as tasks
-from tuneloop.data.clean import conflicts, drop_duplicates
+from tuneloop.data.clean import conflicts, drop_duplicates, written
 from tuneloop.data.flaws import RowError, flaw_errors
+from tuneloop.data.groups import group_all, preferred, with_probes
+from tuneloop.data.judged import recognise_as
 from tuneloop.data.read import Table, read
-from tuneloop.data.recognise import Recognised, recognise
-from tuneloop.data.render import RenderProblem, render
+from tuneloop.data.recognise import Recognised
+from tuneloop.data.render import RenderProblem
 from tuneloop.data.report import DataReport, FileReport, Found, label_counts, token_report
 from tuneloop.data.spec import DataSpec
 from tuneloop.data.split import draw, split, without_leaks
 from tuneloop.errors import UserError, raise_all
-from tuneloop.types import Conversation, Origin, Rendered
+from tuneloop.types import Conversation, Group, Origin, Rated, Rendered
 
 if TYPE_CHECKING:
     from tuneloop.models.tokenizer import ChatTokenizer
@@ -32,35 +33,42 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a run. `tokens[part][i]` belongs to row i of that part."""
+    """The rows of a run, all of one kind of `types.Sample`. `groups[part][i]` are the tokens of row i of that part."""
 
-    train: list[Conversation]
-    validation: list[Conversation]
-    test: list[Conversation]
-    tokens: dict[str, list[Rendered]]
+    train: list[Any]
+    validation: list[Any]
+    test: list[Any]
+    groups: dict[str, list[Group]]
     task: tasks.Task
     labels: list[str]           # sorted; empty for open answers
     report: DataReport
 
     @property
+    def tokens(self) -> dict[str, list[Rendered]]:
+        """For every row of a part the tokens of its answer; of several answers those of the preferred one."""
+        return {part: [preferred(row, group) for row, group in zip(getattr(self, part), self.groups[part], strict=True)]
+                for part in PARTS}
+
+    @property
     def hashes(self) -> dict[str, str]:
         """sha256 of the contents of each part, whatever the order of its rows."""
-        return {part: _digest(sorted(_said(getattr(self, part)))) for part in PARTS}
+        return {part: _digest(sorted(map(written, getattr(self, part)))) for part in PARTS}
 
     @property
     def order(self) -> str:
         """sha256 of the rows as they come: what numbers of rows mean."""
-        return _digest([said for part in PARTS for said in _said(getattr(self, part))])
+        return _digest([written(row) for part in PARTS for row in getattr(self, part)])
 
 
-def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tokens: int | None, seed: int) -> Rows:
-    """All rows that the recipe names, checked, split and rendered. Relative paths count from `root`.
+def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tokens: int | None, seed: int,
+            kind: type[Any] = Conversation) -> Rows:
+    """All rows that the recipe names, checked, split and rendered as samples of `kind`. Paths count from `root`.
 
     `max_length_tokens` is what the base or the plan allows; the recipe's own limit may only be lower. Raises UserError
     with all problems of all files at once.
     """
-    files = _load(spec, root)
-    task = tasks.decide([row for _, found in files.values() for row in found.conversations], spec.answers)
+    files = _load(spec, root, kind)
+    task = tasks.decide([row for _, found in files.values() for row in found.samples], spec.answers)
     removed: dict[str, list[Origin]] = {"empty": [o for _, found in files.values() for o in found.dropped]}
     rows = _without_repeats(files, task, removed)
     limit = min((n for n in (max_length_tokens, spec.max_length_tokens) if n is not None), default=None)
@@ -77,16 +85,19 @@ def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tok
     if not kept["train"]:
         raise UserError(f"No training row is left with data.max_train_rows={spec.max_train_rows}: rows that share a "
                         "prompt are drawn together.", fix="set it higher")
-    rendered = {part: [tokens[row] for row in kept[part]] for part in PARTS}
-    return Rows(**kept, tokens=rendered, task=task, report=_report(files, removed, kept, rendered, task),
+    groups = {part: [tokens[row] for row in kept[part]] for part in PARTS}
+    report = _report(files, removed, kept, [r for part in PARTS for g in groups[part] for r in g.branches], task)
+    if kind is Rated:
+        groups = {part: _probed(kept[part], groups[part], kept["train"], tokenizer, limit) for part in PARTS}
+    return Rows(**kept, groups=groups, task=task, report=report,
                 labels=sorted(label_counts(chain(*kept.values()))) if task == "labels" else [])
 
 
 Files = dict[str, tuple[Table, Recognised]]     # by part
-Kept = dict[str, list[Conversation]]            # by part
+Kept = dict[str, list[Any]]                     # by part
 
 
-def _load(spec: DataSpec, root: Path) -> Files:
+def _load(spec: DataSpec, root: Path, kind: type[Any]) -> Files:
     files: Files = {}
     problems = []
     for part in PARTS:
@@ -95,8 +106,8 @@ def _load(spec: DataSpec, root: Path) -> Files:
             continue
         try:
             table = read(root / Path(name).expanduser(), name)
-            files[part] = table, recognise(table, prompt=spec.prompt, answer=spec.answer, system=spec.system,
-                                           drop_empty=spec.drop_empty)
+            files[part] = table, recognise_as(table, kind, prompt=spec.prompt, answer=spec.answer, system=spec.system,
+                                              drop_empty=spec.drop_empty)
         except UserError as error:
             problems.append(error)
     raise_all(problems)
@@ -108,7 +119,7 @@ def _without_repeats(files: Files, task: tasks.Task, removed: dict[str, list[Ori
     rows: Kept = {}
     removed |= {"duplicates": [], "leaks": []}
     for part in reversed(files):
-        found = files[part][1].conversations
+        found = files[part][1].samples
         kept, duplicates = drop_duplicates(tasks.with_clean_labels(found) if task == "labels" else found)
         kept, leaks = without_leaks(kept, list(chain(*rows.values())))
         removed["duplicates"] += duplicates
@@ -120,16 +131,25 @@ def _without_repeats(files: Files, task: tasks.Task, removed: dict[str, list[Ori
     return rows
 
 
-def _render(rows: Sequence[Conversation], tokenizer: ChatTokenizer) -> dict[Conversation, Rendered]:
-    rendered = render(rows, tokenizer)
+def _render(rows: Sequence[Any], tokenizer: ChatTokenizer) -> dict[Any, Group]:
+    rendered = group_all(rows, tokenizer)
     raise_all(flaw_errors([(problem.origin, RowError(problem.message, "Such a row cannot be trained on; remove it, or"))
                            for problem in rendered if isinstance(problem, RenderProblem)]))
-    return {row: tokens for row, tokens in zip(rows, rendered, strict=True) if isinstance(tokens, Rendered)}
+    return {row: group for row, group in zip(rows, rendered, strict=True) if isinstance(group, Group)}
 
 
-def _too_long(tokens: dict[Conversation, Rendered], limit: int | None, *, drop: bool) -> list[Origin]:
+def _probed(rows: list[Rated], groups: list[Group], train: list[Rated], tokenizer: ChatTokenizer,
+            limit: int | None) -> list[Group]:
+    """Every row with the answer of the next one; a lone row with that of a training row."""
+    others = rows if len(rows) > 1 else train[:1]
+    answers = [others[(i + 1) % len(others)].answer for i in range(len(rows))]
+    return with_probes(rows, groups, answers, tokenizer, limit)
+
+
+def _too_long(tokens: dict[Any, Group], limit: int | None, *, drop: bool) -> list[Origin]:
     """Take rows longer than `limit` out of `tokens`, or raise UserError that names them: an answer is never cut."""
-    long = [] if limit is None else [(row, len(t)) for row, t in tokens.items() if len(t) > limit]
+    lengths = {row: max(map(len, group.branches)) for row, group in tokens.items()}
+    long = [] if limit is None else [(row, n) for row, n in lengths.items() if n > limit]
     if long and not drop:
         first = ", ".join(f"{row.origin} ({n:,} tokens)" for row, n in long[:SHOWN_LONG_ROWS])
         more = ", …" if len(long) > SHOWN_LONG_ROWS else ""
@@ -162,7 +182,7 @@ def _split(spec: DataSpec, rows: Kept, seed: int, task: tasks.Task) -> Kept:
             "test": rows.get("test", parts.test)}
 
 
-def _report(files: Files, removed: dict[str, list[Origin]], kept: Kept, rendered: dict[str, list[Rendered]],
+def _report(files: Files, removed: dict[str, list[Origin]], kept: Kept, rendered: list[Rendered],
             task: tasks.Task) -> DataReport:
     everything = list(chain(*kept.values()))
     is_labels = task == "labels"
@@ -171,11 +191,12 @@ def _report(files: Files, removed: dict[str, list[Origin]], kept: Kept, rendered
                for part, (table, found) in files.items()],
         removed={why: Found.at(origins) for why, origins in removed.items()},
         conflicts=Found.at([group[0] for group in conflicts(everything)]),
+        judged=not isinstance(everything[0], Conversation),
         split={part: len(kept[part]) for part in PARTS},
         task=task,
         labels={part: label_counts(kept[part]) for part in PARTS} if is_labels else {},
         warnings=[*tasks.spelling_warnings(everything), *_unseen_labels(kept)] if is_labels else [],
-        **token_report(list(chain(*rendered.values()))),
+        **token_report(rendered),
     )
 
 
@@ -184,10 +205,6 @@ def _unseen_labels(kept: Kept) -> list[str]:
     unseen = {label: part for part in PARTS for label in label_counts(kept[part]) if label not in known}
     return [f'the label "{label}" occurs in {part} and never in train, so it cannot be learned'
             for label, part in unseen.items()]
-
-
-def _said(rows: Sequence[Conversation]) -> list[str]:
-    return [json.dumps([[m.role, m.content, m.train] for m in row.messages], ensure_ascii=False) for row in rows]
 
 
 def _digest(said: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Raw rows to conversations: which row format a file has, and what is wrong with which rows."""
+"""Raw rows to samples: which row format a file has, and what is wrong with which rows."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from tuneloop.data.flaws import RowError, flaw_errors
 from tuneloop.data.read import Table
 from tuneloop.data.template import Template, as_text, named, suggest
 from tuneloop.errors import UserError, raise_all
-from tuneloop.types import Conversation, Message, Origin
+from tuneloop.types import Conversation, Message, Origin, Sample
 
 Values = dict[str, Any]
 Reader = Callable[[Values], tuple[Message, ...]]
+Maker = Callable[[Values, Origin], Sample]
 
 CHAT = "messages"
 PROMPTS = ("prompt", "question", "instruction")
@@ -25,13 +26,15 @@ NOT_YET = {
     "tools": "tools", "functions": "tools", "images": "images", "videos": "videos", "audios": "audio",
 }
 """Keys of chat rows that change what the model is asked; leaving them out silently would train on something else."""
-OTHER_FORMATS = {
-    "conversations": "ShareGPT rows", "chosen": "preference pairs", "chosen_messages": "preference pairs",
-}
+OTHER_FORMATS = {"conversations": "ShareGPT rows, which are not supported yet"}
 
 
-class EmptyAnswerError(RowError):
-    """A row without an answer; the recipe may drop these."""
+class DroppableError(RowError):
+    """A row that nothing can be learnt from; the recipe may drop these."""
+
+
+class EmptyAnswerError(DroppableError):
+    """A row without an answer."""
 
     def __init__(self) -> None:
         super().__init__("the answer is empty",
@@ -40,19 +43,19 @@ class EmptyAnswerError(RowError):
 
 @dataclass(frozen=True)
 class Recognised:
-    """The conversations of a file, the sentence that says how its rows were read, and the rows dropped as empty."""
+    """The samples of a file, the sentence that says how its rows were read, and the rows dropped as empty."""
 
-    conversations: list[Conversation]
+    samples: list[Any]          # all of the kind asked for
     sentence: str
     dropped: list[Origin]
 
 
 @dataclass(frozen=True)
 class Format:
-    """How one file's rows become conversations."""
+    """How one file's rows become samples."""
 
     sentence: str
-    read: Reader
+    make: Maker
 
 
 def recognise(table: Table, *, prompt: str | None = None, answer: str | None = None, system: str | None = None,
@@ -61,32 +64,40 @@ def recognise(table: Table, *, prompt: str | None = None, answer: str | None = N
 
     Raises every problem of the file at once: per kind of problem one UserError, with all its lines.
     """
-    chosen = _from_templates(table, prompt, answer) if prompt or answer else _recognised_format(table)
-    conversations: list[Conversation] = []
+    sentence, read = _from_templates(table, prompt, answer) if prompt or answer else _recognised_format(table)
+
+    def make(values: Values, origin: Origin) -> Conversation:
+        messages = read(values)
+        check_answered(messages)
+        return Conversation(with_system(messages, system), origin)
+
+    return read_all(table, Format(sentence, make), drop_empty)
+
+
+def read_all(table: Table, chosen: Format, drop_empty: bool) -> Recognised:
+    """Every row by one format; raises as `recognise` does."""
+    samples: list[Sample] = []
     dropped: list[Origin] = []
     flaws: list[tuple[Origin, RowError]] = []
     for row in table.rows:
         origin = Origin(table.file, row.line)
         try:
-            messages = chosen.read(row.values)
-            _check(messages)
-        except EmptyAnswerError as error:
+            samples.append(chosen.make(row.values, origin))
+        except DroppableError as error:
             if drop_empty:
                 dropped.append(origin)
             else:
                 flaws.append((origin, error))
         except RowError as error:
             flaws.append((origin, error))
-        else:
-            conversations.append(Conversation(_with_system(messages, system), origin))
     raise_all(flaw_errors(flaws))
-    return Recognised(conversations, chosen.sentence, dropped)
+    return Recognised(samples, chosen.sentence, dropped)
 
 
 # --- formats ---------------------------------------------------------------------------------------------------------
 
 
-def _from_templates(table: Table, prompt: str | None, answer: str | None) -> Format:
+def _from_templates(table: Table, prompt: str | None, answer: str | None) -> tuple[str, Reader]:
     if not (prompt and answer):
         given, lacking = ("prompt", "answer") if prompt else ("answer", "prompt")
         raise UserError(f"data.{given} is given and data.{lacking} is not.", wanted="both templates, or neither",
@@ -98,20 +109,20 @@ def _from_templates(table: Table, prompt: str | None, answer: str | None) -> For
     def read(row: Values) -> tuple[Message, ...]:
         return Message("user", asked.fill(row, needed=True)), Message("assistant", answered.fill(row))
 
-    return Format(sentence + _unused(table, [*asked.columns, *answered.columns]), read)
+    return sentence + unused(table, [*asked.columns, *answered.columns]), read
 
 
-def _recognised_format(table: Table) -> Format:
+def _recognised_format(table: Table) -> tuple[str, Reader]:
     found = format_of(table)
     if found is None:
         raise _unrecognised(table)
     extra, question, answer = found
     if extra == CHAT:
-        return Format("each row is a chat, messages with role and content" + _unused(table, [CHAT]), _chat)
+        return "each row is a chat, messages with role and content" + unused(table, [CHAT]), _chat
     extras = [column for column in table.columns if column.lower() == extra]
     order = [*extras, question] if extra == "context" else [question, *extras]
-    sentence = f"the prompt is {named(order)}, the answer {named([answer])}" + _unused(table, [*order, answer])
-    return Format(sentence, _column_reader(order, question, answer))
+    sentence = f"the prompt is {named(order)}, the answer {named([answer])}" + unused(table, [*order, answer])
+    return sentence, _column_reader(order, question, answer)
 
 
 def format_of(table: Table) -> tuple[str, str, str] | None:
@@ -144,7 +155,7 @@ def _column_reader(order: Sequence[str], question: str, answer: str) -> Reader:
     return read
 
 
-def _unused(table: Table, used: Sequence[str]) -> str:
+def unused(table: Table, used: Sequence[str]) -> str:
     """What the model will not see: a question without its choices shows here."""
     left = [column for column in table.columns if column not in used]
     more = ", …" if len(left) > SHOWN_COLUMNS else ""
@@ -155,7 +166,7 @@ def _unrecognised(table: Table) -> UserError:
     columns = ", ".join(table.columns)
     for column, kind in OTHER_FORMATS.items():
         if column in table.columns:
-            return UserError(f'{table.file}: the column "{column}" looks like {kind}, which are not supported yet.',
+            return UserError(f'{table.file}: the column "{column}" looks like {kind}.',
                              wanted="messages, prompt and completion, or plain columns with templates")
     suggested = suggest(table)
     fix = ("say how a row becomes a question and its answer: " +
@@ -175,19 +186,19 @@ def _chat(row: Values) -> tuple[Message, ...]:
             raise RowError(f"the row has {kind} ({key}), which are not supported yet",
                            "Chat rows may hold text alone; leave such rows out, or")
     if isinstance(row.get("label"), bool):
-        raise RowError("the row has a label that says whether people liked it, which is not supported yet",
-                       "Rows with label: false hold answers not to learn; leave such rows out, or")
+        raise RowError("the row has a label that says whether people liked it",
+                       "Objective kto learns from such rows; for sft leave out those that are false, and the label, or")
     if CHAT not in row:
         raise RowError("there are no messages", "This file is a list of chats;")
     messages = row[CHAT]
     if not isinstance(messages, list):
-        raise RowError(f"messages is {_kind(messages)}", "Messages are a list of role and content;")
-    return tuple(_message(message) for message in messages)
+        raise RowError(f"messages is {kind_of(messages)}", "Messages are a list of role and content;")
+    return tuple(read_message(message) for message in messages)
 
 
-def _message(message: Any) -> Message:
+def read_message(message: Any) -> Message:
     if not isinstance(message, dict):
-        raise RowError(f"a message is {_kind(message)}", "A message has role and content;")
+        raise RowError(f"a message is {kind_of(message)}", "A message has role and content;")
     role, content = message.get("role"), message.get("content")
     if message.get("tool_calls") or message.get("function_call") or role in ("tool", "function"):
         raise RowError("a message calls a tool or answers for one, which is not supported yet",
@@ -199,7 +210,7 @@ def _message(message: Any) -> Message:
         raise RowError("the content of a message is in parts (text, image …), which is not supported yet",
                        "Content is one text;")
     if not isinstance(content, str):
-        raise RowError(f"the content of a message is {_kind(content)}", "Content is a text;")
+        raise RowError(f"the content of a message is {kind_of(content)}", "Content is a text;")
     return Message(role, content, _trains(message) or role != "assistant")
 
 
@@ -213,7 +224,7 @@ def _trains(message: Values) -> bool:
     return weight != 0 and (train is None or bool(train))
 
 
-def _check(messages: Sequence[Message]) -> None:
+def check_answered(messages: Sequence[Message]) -> None:
     """What every conversation must satisfy, whatever its format."""
     if not any(m.role == "assistant" for m in messages):
         raise RowError("there is no assistant turn", "A conversation ends with the answer to learn;")
@@ -234,12 +245,12 @@ def _check(messages: Sequence[Message]) -> None:
                        "Text is Unicode;") from None
 
 
-def _with_system(messages: tuple[Message, ...], system: str | None) -> tuple[Message, ...]:
+def with_system(messages: tuple[Message, ...], system: str | None) -> tuple[Message, ...]:
     if system and all(m.role != "system" for m in messages):
         return (Message("system", system), *messages)
     return messages
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     names = {dict: "an object", list: "a list", bool: "true or false", type(None): "null", str: "a text"}
     return names.get(type(value), "a number")

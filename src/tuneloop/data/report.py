@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tuneloop.types import Conversation, Origin, Rendered
+from tuneloop.types import Origin, Rendered, Sample
 
 SHOWN = 5
 SHOWN_LABELS = 12
@@ -69,9 +69,10 @@ class DataReport:
 
     files: list[FileReport]
     removed: dict[str, Found]               # why -> rows: duplicates, empty, over_length, leaks, not_drawn
-    conflicts: Found                        # prompts with different answers; kept
+    conflicts: Found                        # rows that contradict others; kept
+    judged: bool                            # whether rows judge answers and do not just give them
     split: dict[str, int]                   # rows of train, validation, test
-    task: str                               # labels | open
+    task: str                               # labels | open | pairs
     labels: dict[str, dict[str, int]]       # part -> label -> rows; empty for open answers
     tokens: dict[str, Lengths]              # of row, prompt and answer; an answer includes its end of turn
     supervised_percent: float               # share of all tokens that carry loss
@@ -104,14 +105,16 @@ class DataReport:
         }
         found = [f"{sentences[why]}: {rows}" for why, rows in self.removed.items() if rows.count]
         if self.conflicts.count:
-            found.append(f"the same question with different answers, kept: {self.conflicts}")
+            what = "the same answers judged differently" if self.judged else "the same question with different answers"
+            found.append(f"{what}, kept: {self.conflicts}")
         return found
 
     def _split_lines(self) -> list[str]:
         purpose = {"train": "learns from", "validation": "decides when to stop", "test": "judges the result"}
         found = ["split: " + ", ".join(f"{self.split[part]:,} rows {part} ({why})" for part, why in purpose.items())]
         if self.task != "labels":
-            return [*found, "answers: open text"]
+            return [*found, "judged by: which answer of a pair is preferred" if self.task == "pairs"
+                    else "answers: open text"]
         total = Counter[str]()
         for counts in self.labels.values():
             total.update(counts)
@@ -140,6 +143,6 @@ def token_report(rendered: Sequence[Rendered]) -> dict[str, Any]:
     }
 
 
-def label_counts(rows: Iterable[Conversation]) -> dict[str, int]:
+def label_counts(rows: Iterable[Sample]) -> dict[str, int]:
     """Rows of each label, sorted by label."""
     return dict(sorted(Counter(row.answer for row in rows).items()))

@@ -44,6 +44,6 @@ class DataSpec(Spec):
     over_length: Literal["error", "drop"] = "error"
     """What to do with rows longer than that. An answer is never cut."""
     drop_empty: bool = False
-    """Drop rows without an answer instead of refusing the file."""
+    """Drop rows without an answer, and pairs that cannot be compared, instead of refusing the file."""
     max_train_rows: Annotated[int, Field(ge=1)] | None = None
     """Train on at most so many rows, drawn at random with the recipe's seed."""

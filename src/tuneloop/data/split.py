@@ -8,23 +8,24 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic
 
-from tuneloop.data.clean import asked
+from tuneloop.data.clean import Row, asked
 from tuneloop.data.spec import Share, Split
 from tuneloop.errors import UserError
-from tuneloop.types import Conversation
+from tuneloop.types import Sample
 
 
 @dataclass(frozen=True)
-class Parts:
+class Parts(Generic[Row]):
     """The rows of each part, in the order in which they were given."""
 
-    train: list[Conversation]
-    validation: list[Conversation]
-    test: list[Conversation]
+    train: list[Row]
+    validation: list[Row]
+    test: list[Row]
 
 
-def split(rows: Sequence[Conversation], validation: Share, test: Share, *, seed: int, labels: bool) -> Parts:
+def split(rows: Sequence[Row], validation: Share, test: Share, *, seed: int, labels: bool) -> Parts[Row]:
     """Hold out `validation` and `test` of the rows, as counts or as shares below 1; stratified by answer for labels.
 
     Counts are exact when every prompt is unique. Raises UserError when they cannot be met or nothing is left to train.
@@ -46,19 +47,19 @@ def split(rows: Sequence[Conversation], validation: Share, test: Share, *, seed:
     return parts
 
 
-def draw(rows: Sequence[Conversation], count: int, *, seed: int, labels: bool) -> set[Conversation]:
+def draw(rows: Sequence[Row], count: int, *, seed: int, labels: bool) -> set[Row]:
     """At most `count` rows, all rows of a prompt or none; exactly `count` when every prompt is unique."""
     if not count:
         return set()
-    prompts: dict[str, list[Conversation]] = {}
+    prompts: dict[str, list[Row]] = {}
     for row in rows:
         prompts.setdefault(_order(row, seed), []).append(row)
-    strata: dict[str, list[list[Conversation]]] = {}
+    strata: dict[str, list[list[Row]]] = {}
     for _, group in sorted(prompts.items()):
         stratum = min(row.answer for row in group) if labels else ""
         strata.setdefault(stratum, []).append(group)
     sizes = {name: sum(map(len, groups)) for name, groups in sorted(strata.items())}
-    drawn: set[Conversation] = set()
+    drawn: set[Row] = set()
     for name, quota in largest_remainder(sizes, min(count, len(rows))).items():
         for group in strata[name]:
             if len(group) <= quota:
@@ -67,7 +68,7 @@ def draw(rows: Sequence[Conversation], count: int, *, seed: int, labels: bool) -
     return drawn
 
 
-def _order(row: Conversation, seed: int) -> str:
+def _order(row: Sample, seed: int) -> str:
     """A number drawn for the prompt alone: sha256 of the seed and of what is asked."""
     return hashlib.sha256(json.dumps([seed, asked(row)], ensure_ascii=False).encode()).hexdigest()
 
@@ -93,8 +94,7 @@ def _count(share: Share, name: str, rows: int) -> int:
     return int(share)
 
 
-def without_leaks(rows: Sequence[Conversation], held_out: Sequence[Conversation],
-                  ) -> tuple[list[Conversation], list[Conversation]]:
+def without_leaks(rows: Sequence[Row], held_out: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     """Rows whose prompt is not among the held-out ones, and those whose prompt is."""
     prompts = {asked(row) for row in held_out}
     return [r for r in rows if asked(r) not in prompts], [r for r in rows if asked(r) in prompts]

@@ -9,13 +9,20 @@ from typing import Literal
 from tuneloop.data.flaws import listed
 from tuneloop.data.template import are_labels
 from tuneloop.errors import UserError
-from tuneloop.types import Conversation
+from tuneloop.types import Conversation, Preference, Sample
 
-Task = Literal["labels", "open"]
+Task = Literal["labels", "open", "pairs"]
+"""How a model is judged: by choosing among labels, by what it writes, or by which answer of a pair it prefers."""
 
 
-def decide(rows: Sequence[Conversation], asked: Literal["auto", "labels", "open"]) -> Task:
-    """The task as asked for, or found from the answers. Raises UserError when every answer is the same."""
+def decide(rows: Sequence[Sample], asked: Literal["auto", "labels", "open"]) -> Task:
+    """The task as asked for, or found from the rows. Raises UserError when every answer is the same.
+
+    Rows that judge answers have no labels: pairs are judged as pairs, the others as open answers.
+    """
+    if not isinstance(rows[0], Conversation):
+        return "pairs" if isinstance(rows[0], Preference) else "open"
+    conversations = [row for row in rows if isinstance(row, Conversation)]
     answers = [row.answer.strip() for row in rows]
     if len(set(answers)) == 1:
         raise UserError(f"{rows[0].origin.file}: every answer is {answers[0][:60]!r}: nothing to learn and nothing to "
@@ -23,7 +30,7 @@ def decide(rows: Sequence[Conversation], asked: Literal["auto", "labels", "open"
                         fix="look at the answer column or the template data.answer")
     if asked != "auto":
         return asked
-    return "labels" if are_labels(answers) and all(_answers_once(row) for row in rows) else "open"
+    return "labels" if are_labels(answers) and all(map(_answers_once, conversations)) else "open"
 
 
 def _answers_once(row: Conversation) -> bool:

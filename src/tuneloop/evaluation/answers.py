@@ -10,9 +10,9 @@ import numpy as np
 from tuneloop.compute.model import ForestModel
 from tuneloop.data.render import RenderProblem, render
 from tuneloop.inference.generate import generate
-from tuneloop.inference.score import score
+from tuneloop.inference.score import rewards, score
 from tuneloop.models.tokenizer import ChatTokenizer
-from tuneloop.types import Answers, Conversation, Ints, Message, Rendered, Sampling
+from tuneloop.types import Answers, Conversation, Group, Ints, Message, Preference, Rendered, Sample, Sampling
 
 Progress = Callable[[int], None]
 
@@ -39,15 +39,37 @@ def choose_labels(name: str, model: ForestModel, rows: Sequence[Rendered], refer
                    tokens=[len(endings[i]) for i in right])
 
 
-def write_answers(name: str, model: ForestModel, rows: Sequence[Rendered], conversations: Sequence[Conversation],
+def write_answers(name: str, model: ForestModel, rows: Sequence[Rendered], samples: Sequence[Sample],
                   tokenizer: ChatTokenizer, sampling: Sampling, *, token_budget: int, share: bool,
                   progress: Progress | None = None) -> Answers:
     """A generated answer to each prompt, and how likely the reference was."""
-    completions = generate(model.model, tokenizer, [c.prompt for c in conversations], sampling, progress=progress)
+    completions = generate(model.model, tokenizer, [sample.prompt for sample in samples], sampling, progress=progress)
     last = [_last_answer_alone(row) for row in rows]
     scored = score(model, last, token_budget=token_budget, share=share)
     return Answers(name, [c.text for c in completions], nll=(-scored.total).tolist(),
                    tokens=[row.supervised for row in last], stopped=[c.stopped for c in completions])
+
+
+def choose_preferred(name: str, model: ForestModel, groups: Sequence[Group], pairs: Sequence[Preference], *,
+                     token_budget: int, share: bool, progress: Progress | None = None) -> Answers:
+    """The answer of each pair that the model prefers: the one with the higher reward, where it has a head for that;
+    else the one that is likelier per token, so that length does not decide. Ties go to the rejected one.
+    """
+    samples = [branch for group in groups for branch in group.branches]
+    of = [i for i, group in enumerate(groups) for _ in group.branches]
+    options: dict[str, Any] = {"token_budget": token_budget, "share": share, "groups": of,
+                               "progress": None if progress is None else lambda done: progress(done // 2)}
+    if model.scalar is not None:
+        better, worse = rewards(model, samples, **options).reshape(-1, 2).T
+        return Answers(name, _preferred(pairs, better > worse))
+    tokens = np.array([sample.supervised for sample in samples])
+    total = score(model, samples, **options).total
+    better, worse = (total / tokens).reshape(-1, 2).T
+    return Answers(name, _preferred(pairs, better > worse), nll=(-total[::2]).tolist(), tokens=tokens[::2].tolist())
+
+
+def _preferred(pairs: Sequence[Preference], right: Any) -> list[str]:
+    return [pair.chosen if ok else pair.rejected for pair, ok in zip(pairs, right, strict=True)]
 
 
 def _choice(prompt: Ints, ending: Ints) -> Rendered:

@@ -16,11 +16,12 @@ from tuneloop.types import Answers
 
 SCHEMA_VERSION = 1
 PERPLEXITY = "perplexity"
-Task = Literal["labels", "open"]
+Task = Literal["labels", "open", "pairs"]
 Verdict = Literal["met", "not met", "undecided"]
 Board = dict[str, dict[str, Measured]]      # model -> metric -> what was measured, all on the same draws
 
-_SPOKEN = {"accuracy": "accuracy", "macro_f1": "macro-F1", "exact_match": "exact match", "rouge_l": "ROUGE-L"}
+_SPOKEN = {"accuracy": "accuracy", "macro_f1": "macro-F1", "exact_match": "exact match", "rouge_l": "ROUGE-L",
+           "preference_accuracy": "preference accuracy"}
 _EXIT_CODES: dict[str, int] = {"met": 0, "not met": 3, "undecided": 4}
 
 
@@ -72,7 +73,7 @@ def goal_metric(goal: Goal, task: Task) -> str:
     if goal.metric == "auto":
         return fitting[0]
     if goal.metric not in fitting:
-        kind = "labels" if task == "labels" else "open answers"
+        kind = {"labels": "labels", "open": "open answers", "pairs": "pairs"}[task]
         raise UserError(f"goal.metric is {goal.metric}, but the answers of this data are {kind}.",
                         wanted=f"one of {', '.join(fitting)}, or auto", fix=f"set goal.metric={fitting[0]}")
     return goal.metric
@@ -179,6 +180,9 @@ def _judgement(task: Task, metric: str, differences: dict[tuple[str, str], Inter
         notes.append("A TF-IDF rival does as well: a language model may not be needed.")
     elif rival and rival.low <= 0:
         notes.append("It is not certain that the tuned model beats a TF-IDF rival, which trains in seconds.")
+    if task == "pairs":
+        notes.append("Preference accuracy says how often the model prefers the answer that people chose, by its "
+                     "likelihood per token or, for a reward model, by its score; not how good its own answers are.")
     if task == "open":
         notes.append("ROUGE-L and exact match measure resemblance to the reference, not correctness.")
     if not checks:

@@ -58,7 +58,9 @@ def loss_chart(lines: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     best = max((line["step"] for line in lines if line.get("event") == "validation" and line.get("best")), default=None)
     steps, losses = [*train, *validation], [*train.values(), *validation.values()]
     x = Axis(0, max(1, *steps))
-    y = Axis(0, max(losses) * 1.05 or 1.0, down=True)
+    spare = 0.05 * ((max(losses) - min(0.0, *losses)) or 1.0)
+    # from 0, which a likelihood's loss cannot pass; a policy's can
+    y = Axis(min(0.0, min(losses) - spare) if min(losses) < 0 else 0, max(0.0, *losses) + spare, down=True)
 
     def points(curve: dict[int, float]) -> list[tuple[float, float]]:
         return [(x.at(step), y.at(loss)) for step, loss in curve.items()]

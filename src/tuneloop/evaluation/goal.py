@@ -30,7 +30,7 @@ class Goal(Spec):
     """Bounds that the verdict is decided on, each by its confidence interval and not by its point."""
 
     metric: Annotated[str, AfterValidator(_known)] = "auto"
-    """What is measured; auto is accuracy for labels and rouge_l for open answers."""
+    """What is measured; auto is accuracy for labels, rouge_l for open answers, preference_accuracy for pairs."""
     at_least: Annotated[float, Field(ge=0, le=1)] | None = None
     """The tuned model's score must be at least this."""
     better_than_base_by: Annotated[float, Field(ge=-1, le=1)] | None = 0.0

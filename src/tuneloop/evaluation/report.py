@@ -68,6 +68,7 @@ def view(folder: RunFolder) -> dict[str, Any]:
     metrics = folder.lines("metrics.jsonl")
     predictions = folder.lines("evaluation", "predictions.jsonl")
     labels = certificate.get("task") == "labels"
+    chosen = labels or certificate.get("task") == "pairs"       # answers are right or wrong
     return {
         "run": record.get("run", folder.path.name),
         "facts": _facts(record, certificate),
@@ -81,9 +82,9 @@ def view(folder: RunFolder) -> dict[str, Any]:
         "stages": _stages(record, plan),
         "resources": _resources(record, plan, metrics),
         "confusion": _confusion(predictions) if labels and predictions else None,
-        "answers": _answers(predictions, labels),
+        "answers": _answers(predictions, chosen),
         "predictions": len(predictions),
-        "wrong": _wrong(predictions) if labels else None,
+        "wrong": _wrong(predictions) if chosen else None,
         "samples": _samples(folder.lines("samples.jsonl")),
         "data": readable(_json(folder, "data", "report.json")),
         "reproduce": readable({key: record[key] for key in _REPRODUCE if record.get(key)}),
@@ -261,16 +262,16 @@ def _confusion(predictions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             for r in labels] for m in models}}
 
 
-def _answers(predictions: Sequence[Mapping[str, Any]], labels: bool) -> list[dict[str, Any]]:
+def _answers(predictions: Sequence[Mapping[str, Any]], chosen: bool) -> list[dict[str, Any]]:
     """The rows that tuned got most wrong come first; in equal measure, those that the base got right."""
-    metric = METRICS["accuracy" if labels else "rouge_l"]
+    metric = METRICS["accuracy" if chosen else "rouge_l"]
 
     def grade(row: Mapping[str, Any], model: str) -> float:
         return metric.value([row["reference"]], [row["answers"].get(model, "")])
 
     graded = [(grade(row, "tuned"), -grade(row, "base"), row) for row in predictions]
     graded.sort(key=lambda entry: entry[:2])
-    return [{**row, "marks": {model: _mark(grade(row, model), labels) for model in row["answers"]}}
+    return [{**row, "marks": {model: _mark(grade(row, model), chosen) for model in row["answers"]}}
             for _, _, row in graded[:_ANSWERS_SHOWN]]
 
 
@@ -278,8 +279,8 @@ def _wrong(predictions: Sequence[Mapping[str, Any]]) -> int:
     return sum(row["answers"].get("tuned", "").strip() != row["reference"].strip() for row in predictions)
 
 
-def _mark(score: float, labels: bool) -> dict[str, str]:
-    if labels:
+def _mark(score: float, chosen: bool) -> dict[str, str]:
+    if chosen:
         return {"kind": "right", "text": "right"} if score else {"kind": "wrong", "text": "wrong"}
     kind = "right" if score >= 0.99 else "wrong" if score < 0.5 else "part"
     return {"kind": kind, "text": f"ROUGE-L {score:.2f}"}

@@ -3,8 +3,9 @@
 n test rows, R resamples. A resample is a vector of how often each row was drawn, so that a bootstrap of every metric
 of every model is a few matrix products: `Statistic` maps draws (R, n) to values (R,).
 
-To add a metric: one function under `@metric("labels")` or `@metric("open")`, taking (references, answers). It returns
-the score of each row, (n,), when the metric is their mean, or a `Statistic` when it is not.
+To add a metric: one function under `@metric(KIND)`, taking (references, answers); a kind of task is "labels", "open" or
+"pairs", where the answers are those that a model prefers. It returns the score of each row, (n,), when the metric is
+their mean, or a `Statistic` when it is not.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 Scores = NDArray[np.float64]
 Statistic = Callable[[Scores], Scores]
-Kind = Literal["labels", "open"]
+Kind = Literal["labels", "open", "pairs"]
 Function = Callable[[Sequence[str], Sequence[str]], Scores | Statistic]
 
 METRICS: dict[str, Metric] = {}
@@ -95,6 +96,12 @@ def macro_f1(references: Sequence[str], answers: Sequence[str]) -> Statistic:
         return np.asarray(f1.sum(axis=1) / present.sum(axis=1))
 
     return over
+
+
+@metric("pairs")
+def preference_accuracy(references: Sequence[str], answers: Sequence[str]) -> Scores:
+    """1 where the answer that the model prefers is the one that people chose."""
+    return np.array([r == a for r, a in zip(references, answers, strict=True)], dtype=np.float64)
 
 
 @metric("open")

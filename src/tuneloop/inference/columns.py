@@ -11,6 +11,7 @@ import hashlib
 import io
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import torch
 from tuneloop.compute.cut import cut_step
 from tuneloop.compute.model import ForestModel
 from tuneloop.compute.passes import passes
+from tuneloop.errors import UserError
 from tuneloop.types import Group, Outputs, Rendered
 
 Columns = dict[str, Any]            # name -> (supervised, ...) array of one sample
@@ -31,13 +33,16 @@ class ColumnCache:
     """A SQLite file of columns by content. Several processes may use it at once."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(path, timeout=60)
-        with self._database:
-            self._database.execute("CREATE TABLE IF NOT EXISTS columns (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID")
+        self._path = path
+        with self._telling():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(path, timeout=60)
+            with self._database:
+                self._database.execute("CREATE TABLE IF NOT EXISTS columns (key BLOB PRIMARY KEY, value BLOB)")
 
     def get(self, key: bytes) -> Columns | None:
-        found = self._database.execute("SELECT value FROM columns WHERE key = ?", (key,)).fetchone()
+        with self._telling():
+            found = self._database.execute("SELECT value FROM columns WHERE key = ?", (key,)).fetchone()
         if found is None:
             return None
         with np.load(io.BytesIO(found[0]), allow_pickle=False) as arrays:
@@ -45,12 +50,20 @@ class ColumnCache:
 
     def put(self, entries: Iterable[tuple[bytes, Columns]]) -> None:
         """Keep all entries or none."""
-        with self._database:
+        with self._telling(), self._database:
             self._database.executemany("INSERT OR REPLACE INTO columns VALUES (?, ?)",
                                        ((key, _packed(columns)) for key, columns in entries))
 
     def close(self) -> None:
         self._database.close()
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise UserError(f"The cache of log-probs {self._path} cannot be used: {error}.",
+                            fix="free disk space, delete the file, or set TUNELOOP_CACHE to another folder") from error
 
 
 class Scorer:
@@ -96,10 +109,10 @@ class Scorer:
             pieces = cut_step(plain, self._budget, share=self._share)
             device = next(self._model.parameters()).device
             for piece, batch, out in passes(self._model, pieces, device, top=self._top):
-                counts = np.bincount(piece.forest.branch_of, minlength=batch.branches)
-                parts = zip(*(np.split(column, np.cumsum(counts)[:-1]) for column in _arrays(out).values()), strict=True)
-                yield [(i, dict(zip(_arrays(out), part, strict=True)))
-                       for i, part in zip(piece.samples, parts, strict=True)]
+                ends = np.cumsum(np.bincount(piece.forest.branch_of, minlength=batch.branches))[:-1]
+                split = {name: np.split(column, ends) for name, column in _arrays(out).items()}
+                yield [(i, {name: parts[branch] for name, parts in split.items()})
+                       for branch, i in enumerate(piece.samples)]
         finally:
             self._model.train(was_training)
 

@@ -49,6 +49,10 @@ class ChatTokenizer:
         named = {t.content for t in self.inner.added_tokens_decoder.values() if t.special}
         return frozenset(filter(None, named | set(self.inner.all_special_tokens)))
 
+    def vocabulary(self) -> dict[str, int]:
+        """Token to id."""
+        return cast("dict[str, int]", self.inner.get_vocab())
+
     @property
     def pad_id(self) -> int:
         return cast(int, self.inner.pad_token_id)

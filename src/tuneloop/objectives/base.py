@@ -22,6 +22,8 @@ class Objective:
 
     batch_kind: ClassVar[type[Any]] = Conversation
     """The kind of sample it learns from, a type of `tuneloop.types`."""
+    pace: ClassVar[float] = 1.0
+    """What is planned as the learning rate, as a multiple of the method's own for instruction tuning."""
 
     @property
     def needs(self) -> frozenset[str]:

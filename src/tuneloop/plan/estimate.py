@@ -54,8 +54,8 @@ def fitting_tokens(shape: Shape, method: MethodMemory, memory_bytes: int, checkp
 
 
 def token_budget(fits: int, longest: int) -> int:
-    """Most tokens computed at once: a power of two between 512 and 8192 of which `fits` fit, or the longest row."""
-    budget = 512
+    """Most tokens computed at once: a power of two between 64 and 8192 of which `fits` fit, or the longest row."""
+    budget = 64
     while budget * 2 <= min(fits, 8192):
         budget *= 2
     return max(budget, longest)

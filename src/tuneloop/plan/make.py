@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tuneloop.compute.packing import build_forest
+from tuneloop.compute.packing import build_forest, sorted_paths, unique_tokens
 from tuneloop.errors import UserError
 from tuneloop.methods.base import MethodSpec
 from tuneloop.models.shape import Shape
@@ -17,7 +17,7 @@ from tuneloop.plan import estimate
 from tuneloop.plan.hardware import Hardware
 from tuneloop.plan.spec import TrainingSpec
 from tuneloop.record import Value
-from tuneloop.types import Rendered
+from tuneloop.types import Group, Rendered
 
 GIB = 2**30
 SAFE = 0.7              # share of the memory that is planned with: estimates may be low
@@ -61,11 +61,18 @@ class Plan:
 class Workload:
     """What the plan needs to know about the rows."""
 
-    train: Sequence[Rendered]
-    validation: Sequence[Rendered]
+    train: Sequence[Group]
+    validation: Sequence[Group]
     test: Sequence[Rendered]
     choices: int                # answers scored per test row; 0 where answers are generated
     max_new_tokens: int
+    frozen_passes: int = 0      # models that are asked about the training rows once, before training
+    pace: float = 1.0           # what the objective makes of the method's learning rate
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row, or of the largest group, which is never split."""
+        return max(unique_tokens(sorted_paths(group.branches, None, True), True) for group in self.train)
 
 
 def check_fits(shape: Shape, hardware: Hardware, base: str) -> None:
@@ -93,7 +100,7 @@ def make(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Workloa
     values.setdefault("training.checkpoint_every", Value(looks.value, "planned", "with every look at validation"))
     share = method.exact_when_shared
     unique, logical = _tokens_per_step(work.train, batch, share)
-    largest = int(min(budget, max(unique, max(len(r) for r in work.train))))
+    largest = int(min(budget, max(unique, work.longest)))
     memory = estimate.training_memory(shape, cost, largest, values["training.checkpointing"].value)
     limit, notes = _limit(training, hardware), []
     if memory.total_bytes > limit:
@@ -105,8 +112,10 @@ def make(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Workloa
 
 def _resolve(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Workload,
              hardware: Hardware) -> dict[str, Value]:
-    rows, longest = len(work.train), max(len(r) for r in work.train)
+    rows, longest = len(work.train), work.longest
     rate, why = method.learning_rate(shape.parameters)
+    if work.pace != 1:
+        rate, why = rate * work.pace, f"{work.pace:g} times that of instruction tuning, as the objective asks ({why})"
     epochs = 3.0 if rows < 5_000 else 2.0 if rows < 50_000 else 1.0
     batch = min(rows, 16 if rows >= 160 else 8 if rows >= 64 else 4)
     fits = {again: estimate.fitting_tokens(shape, method.memory(shape), int(SAFE * _limit(training, hardware)), again)
@@ -118,7 +127,7 @@ def _resolve(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Wor
         "epochs": (epochs, f"{rows} training rows: the fewer, the more passes, and early stopping ends them"),
         "batch_size": (batch, f"{rows} training rows: at least ten optimizer steps a pass where possible"),
         "token_budget": (budget, f"what fits in {SAFE:.0%} of the memory, at most 8192 tokens at once"),
-        "checkpointing": (checkpointing, f"the longest row of {longest} tokens would not fit without" if checkpointing
+        "checkpointing": (checkpointing, f"{longest} tokens at once would not fit without" if checkpointing
                           else "activations fit into memory, so they are kept"),
     }
     values = {}
@@ -137,11 +146,11 @@ def _limit(training: TrainingSpec, hardware: Hardware) -> int:
     return min(int(training.memory_gb * GIB), hardware.available_bytes)
 
 
-def _tokens_per_step(train: Sequence[Rendered], batch: int, share: bool) -> tuple[float, float]:
+def _tokens_per_step(groups: Sequence[Group], batch: int, share: bool) -> tuple[float, float]:
     """Unique and logical tokens of an optimizer step, from a few that are really packed."""
-    order = np.random.default_rng(0).permutation(len(train))
-    packed = [build_forest([train[i] for i in order[low:low + batch]], share=share)
-              for low in range(0, min(len(train), SAMPLE_STEPS * batch), batch)]
+    order = np.random.default_rng(0).permutation(len(groups))
+    packed = [build_forest([r for i in order[low:low + batch] for r in groups[i].branches], share=share)
+              for low in range(0, min(len(groups), SAMPLE_STEPS * batch), batch)]
     return (float(np.mean([f.unique_tokens for f in packed])), float(np.mean([f.logical_tokens for f in packed])))
 
 
@@ -149,18 +158,19 @@ def _seconds(shape: Shape, cost: Any, work: Workload, hardware: Hardware, steps:
              every: int, share: bool) -> dict[str, float]:
     rate = hardware.flops_per_second * estimate.EFFICIENCY
 
-    def forward(rows: Sequence[Rendered], choices: int) -> float:
-        if not rows:
+    def forward(groups: Sequence[Group], choices: int) -> float:
+        if not groups:
             return 0.0
-        per_row = _tokens_per_step(rows, 32, share)[0] / min(32, len(rows)) + 3 * max(0, choices - 1)
-        return estimate.forward_flops(shape, per_row * len(rows), 2 * max(1, choices) * len(rows)) / rate
+        per_row = _tokens_per_step(groups, 32, share)[0] / min(32, len(groups)) + 3 * max(0, choices - 1)
+        return estimate.forward_flops(shape, per_row * len(groups), 2 * max(1, choices) * len(groups)) / rate
 
-    supervised = float(np.mean([r.supervised for r in work.train]))
-    evaluation = forward(work.test, work.choices)
+    supervised = float(np.mean([sum(r.supervised for r in group.branches) for group in work.train]))
+    evaluation = forward([Group((r,)) for r in work.test], work.choices)
     if not work.choices:        # generation reads all weights for every token, in batches of about 16
         answer = min(work.max_new_tokens, 2 * supervised)
         evaluation += estimate.forward_flops(shape, 4, 4) * answer * len(work.test) / 16 / rate * 4
     training = steps * estimate.training_flops(shape, cost, unique, supervised * unique / 64) / rate
     looks = max(1, steps // every) * forward(work.validation, 1)
-    seconds = {"baseline": evaluation, "training": training + looks, "evaluation": evaluation}
+    asked = work.frozen_passes * (forward(work.train, 1) + forward(work.validation, 1))
+    seconds = {"baseline": evaluation, "training": training + looks + asked, "evaluation": evaluation}
     return {stage: round(s, 1) for stage, s in seconds.items()}

@@ -78,7 +78,19 @@ def test_real_files(name: str, answer: str | None, task: str) -> None:
     assert yaml.safe_load(recipe_text(found, "base"))["data"]["train"] == name
 
 
-def test_preference_rows_are_not_taken_for_questions(tmp_path: Path) -> None:
+def test_pairs_without_a_prompt_are_not_taken_for_questions(tmp_path: Path) -> None:
     path = write(tmp_path / "pairs.csv", [["chosen", "rejected"], *([f"a {i}", f"b {i}"] for i in range(12))])
-    with pytest.raises(UserError, match="preference pairs"):
+    with pytest.raises(UserError, match="the prompt is empty"):
         guess(path)
+
+
+@pytest.mark.parametrize(("header", "row", "objective", "metric"), [
+    (["prompt", "chosen", "rejected"], ["Q{}", "good {}", "bad {}"], "dpo", "preference_accuracy"),
+    (["question", "response", "label"], ["Q{}", "A {}", "true"], "kto", "rouge_l"),
+])
+def test_rows_that_judge_get_an_objective_that_learns_from_them(header: list[str], row: list[str], objective: str,
+                                                                metric: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "judged.csv", [header, *([cell.format(i) for cell in row] for i in range(12))])
+    recipe = yaml.safe_load(recipe_text(guess(path), "base"))
+    assert (recipe["objective"], recipe["goal"]["metric"]) == (objective, metric)
+    assert "prompt" not in recipe["data"]

@@ -18,7 +18,7 @@ USER, ASSISTANT = {"role": "user", "content": "Hi"}, {"role": "assistant", "cont
 
 
 def only(*rows: dict[str, Any], **options: Any) -> tuple[Message, ...]:
-    return recognise(table(*rows), **options).conversations[0].messages
+    return recognise(table(*rows), **options).samples[0].messages
 
 
 def refused(*rows: dict[str, Any], **options: Any) -> str:
@@ -44,7 +44,7 @@ def test_formats(row: dict[str, Any], prompt: str) -> None:
 def test_optional_columns_count_even_where_most_rows_lack_them() -> None:
     found = recognise(table({"instruction": "Q", "output": "A"}, {"instruction": "R", "output": "A"},
                             {"instruction": "S", "output": "A", "input": "I"}))
-    assert found.conversations[2].prompt[0].content == "S\n\nI"
+    assert found.samples[2].prompt[0].content == "S\n\nI"
 
 
 def test_weights_switch_the_loss_of_answers_off() -> None:
@@ -84,7 +84,7 @@ def test_an_empty_answer_is_told_as_the_design_says() -> None:
         "or mend line 3 (2 more: 5, 6).")
     found = recognise(table(*rows), drop_empty=True)
     assert [o.line for o in found.dropped] == [3, 5, 6]
-    assert len(found.conversations) == 5
+    assert len(found.samples) == 5
 
 
 @pytest.mark.parametrize(("messages", "said"), [
@@ -139,7 +139,7 @@ def test_other_formats_are_named() -> None:
 def test_system_goes_before_conversations_without_one() -> None:
     own = {"role": "system", "content": "Own"}
     found = recognise(table({"messages": [USER, ASSISTANT]}, {"messages": [own, USER, ASSISTANT]}), system="Be kind")
-    assert [c.messages[0].content for c in found.conversations] == ["Be kind", "Own"]
+    assert [c.messages[0].content for c in found.samples] == ["Be kind", "Own"]
 
 
 def test_real_odd_rows() -> None:
@@ -147,6 +147,6 @@ def test_real_odd_rows() -> None:
     if not folder.exists():
         pytest.skip("the shared data is not here")
     toy = recognise(read(folder / "toy_chat_fine_tuning.jsonl", "toy.jsonl"))
-    assert [c.origin.line for c in toy.conversations] == [1, 2, 3, 4, 5]
+    assert [c.origin.line for c in toy.samples] == [1, 2, 3, 4, 5]
     with pytest.raises(UserError, match=r"drone\.jsonl line 1: the row has tools .* \(4 more: 2, 3, 4, 5\)"):
         recognise(read(folder / "drone_training_first5.jsonl", "drone.jsonl"))

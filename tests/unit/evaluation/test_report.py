@@ -109,6 +109,15 @@ def test_loss_chart_takes_the_last_word_on_a_repeated_step() -> None:
     assert loss_chart([]) is None
 
 
+def test_loss_chart_of_a_policy_goes_below_zero() -> None:
+    chart = loss_chart([{"event": "step", "step": i, "loss": loss} for i, loss in enumerate((0.02, -0.1, -0.4), 1)])
+    assert chart is not None
+    heights = [y for _, y in chart["raw"]]
+    assert heights == sorted(heights)
+    assert 0 < heights[0] < heights[-1] < 100
+    assert "0" in [text for text, _ in chart["y"]]
+
+
 def test_axis() -> None:
     assert Axis(0, 1).ticks(4) == [(0, 0), (0.5, 50), (1, 100)]
     assert Axis(0, 50, down=True).at(10) == 80

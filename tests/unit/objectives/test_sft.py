@@ -51,7 +51,25 @@ def test_a_token_without_weight_is_no_target() -> None:
 
 def test_the_mean_is_over_tokens_and_not_over_rows() -> None:
     """The loop divides by the weights of the whole step: -log(1/2) once and -log(1/10) three times make four tokens."""
-    assert Objective.denominator == "weight"
+    assert Objective().denominator == "weight"
     batch = batch_of([1], [1, 1, 1])
     loss = Objective().loss(outputs(batch, [HALF, TENTH, TENTH, TENTH]), batch).loss
     assert loss.item() / float(batch.weights.sum()) == pytest.approx((math.log(2) + 3 * math.log(10)) / 4, rel=1e-6)
+
+
+def test_label_smoothing_spreads_a_share_of_the_target_over_the_vocabulary() -> None:
+    """A vocabulary of two: p = (1/4, 3/4), target the first; the target distribution is (1 - e/2, e/2)."""
+    batch = batch_of([2.0])
+    mean = (math.log(1 / 4) + math.log(3 / 4)) / 2
+    objective = Objective(label_smoothing=0.2)
+    out = Outputs(torch.tensor([math.log(1 / 4)]), batch.branch_of, 1, mean_logprobs=torch.tensor([mean]))
+    wanted = -2.0 * (0.9 * math.log(1 / 4) + 0.1 * math.log(3 / 4))
+    assert objective.loss(out, batch).loss.item() == pytest.approx(wanted, rel=1e-6)
+    assert objective.needs == {"mean_logprobs"}
+    assert Objective().needs == set()
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_a_senseless_label_smoothing_is_refused(share: float) -> None:
+    with pytest.raises(ValueError, match="label_smoothing"):
+        Objective(label_smoothing=share)

@@ -1,0 +1,80 @@
+"""From samples to what an optimizer step draws: the branches of a sample as tokens, with what its row says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from tuneloop.data.render import RenderProblem, render
+from tuneloop.types import Conversation, Group, Message, Preference, Rated, Rendered, Rollout, Sample
+
+if TYPE_CHECKING:
+    from tuneloop.models.tokenizer import ChatTokenizer
+
+
+def group_all(samples: Sequence[Sample], tokenizer: ChatTokenizer) -> list[Group | RenderProblem]:
+    """One `Group` or one `RenderProblem` per sample, in order."""
+    answers = [_branches(sample) for sample in samples]
+    rendered = iter(render(list(chain(*answers)), tokenizer))
+    return [_group(sample, [next(rendered) for _ in mine]) for sample, mine in zip(samples, answers, strict=True)]
+
+
+def with_probes(samples: Sequence[Rated], groups: Sequence[Group], answers: Sequence[str], tokenizer: ChatTokenizer,
+                limit: int | None) -> list[Group]:
+    """The groups with a probe each: the row's own prompt with `answers[i]`, which is another row's.
+
+    As in Ethayarajh et al. 2024, arXiv 2402.01306, section 4.1. A group whose probe would be longer than `limit` tokens
+    gets none.
+    """
+    mismatched = [_conversation(sample, answer) for sample, answer in zip(samples, answers, strict=True)]
+
+    def fits(probe: Rendered | RenderProblem) -> bool:
+        return isinstance(probe, Rendered) and (limit is None or len(probe) <= limit)
+
+    return [Group(group.branches, (probe,)) if fits(probe) else group      # type: ignore[arg-type]    # by fits
+            for group, probe in zip(groups, render(mismatched, tokenizer), strict=True)]
+
+
+def preferred(sample: Sample, group: Group) -> Rendered:
+    """The branch that holds `sample.answer`."""
+    at = sample.answers.index(sample.answer) if isinstance(sample, Rollout) else 0
+    return group.branches[at]
+
+
+def _branches(sample: Sample) -> tuple[Conversation, ...]:
+    match sample:
+        case Conversation():
+            return (sample,)
+        case Preference():
+            return _conversation(sample, sample.chosen), _conversation(sample, sample.rejected)
+        case Rated():
+            return (_conversation(sample, sample.answer),)
+        case Rollout():
+            return tuple(_conversation(sample, answer) for answer in sample.answers)
+
+
+def _conversation(sample: Preference | Rated | Rollout, answer: str) -> Conversation:
+    return Conversation((*sample.prompt, Message("assistant", answer)), sample.origin)
+
+
+def _group(sample: Sample, rendered: Sequence[Rendered | RenderProblem]) -> Group | RenderProblem:
+    problem = next((r for r in rendered if isinstance(r, RenderProblem)), None)
+    if problem is not None:
+        return problem
+    return Group(tuple(replace(branch, named=named) for branch, named in zip(rendered, _named(sample), strict=True)
+                       if isinstance(branch, Rendered)))
+
+
+def _named(sample: Sample) -> list[dict[str, Any]]:
+    """What a row says of each of its branches, by the names that objectives know."""
+    match sample:
+        case Conversation():
+            return [{}]
+        case Preference():
+            return [{"margin": sample.margin}] * 2
+        case Rated():
+            return [{"desirable": float(sample.desirable)}]
+        case Rollout():
+            return [{"rewards": reward} for reward in sample.rewards]

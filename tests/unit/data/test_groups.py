@@ -1,0 +1,97 @@
+"""Samples to groups of branches: which tokens, what the rows say of them, and probes that belong to no row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from data_rows import CharacterTokenizer
+
+from toy import write_jsonl
+from tuneloop.data.groups import group_all, preferred
+from tuneloop.data.prepare import Rows, prepare
+from tuneloop.data.spec import DataSpec
+from tuneloop.errors import UserError
+from tuneloop.types import Group, Message, Origin, Preference, Rated, Rendered, Rollout
+
+TOKENS: Any = CharacterTokenizer()
+ASKED, HERE = (Message("user", "Q"),), Origin("rows.jsonl", 1)
+
+
+def said(branch: Rendered) -> str:
+    """The supervised tokens as text."""
+    return TOKENS.decode(branch.ids[branch.weights > 0].tolist())
+
+
+def group(sample: Any) -> Group:
+    [found] = group_all([sample], TOKENS)
+    assert isinstance(found, Group)
+    return found
+
+
+def test_a_pair_is_chosen_and_rejected_and_both_bring_the_margin() -> None:
+    pair = Preference(ASKED, "good", "bad", HERE, margin=0.5)
+    found = group(pair)
+    assert [said(b) for b in found.branches] == ["good<end>", "bad<end>"]
+    assert [dict(b.named) for b in found.branches] == [{"margin": 0.5}] * 2
+    assert said(preferred(pair, found)) == "good<end>"
+
+
+def test_earlier_answers_carry_no_loss() -> None:
+    before = (Message("user", "Hi"), Message("assistant", "Yes?", train=False), *ASKED)
+    assert [said(b) for b in group(Rated(before, "A", True, HERE)).branches] == ["A<end>"]
+
+
+def test_rollouts_bring_their_rewards_and_the_best_is_preferred() -> None:
+    rollout = Rollout(ASKED, ("A", "B", "C"), (0.0, 2.0, 1.0), HERE)
+    found = group(rollout)
+    assert [b.named["rewards"] for b in found.branches] == [0.0, 2.0, 1.0]
+    assert said(preferred(rollout, found)) == "B<end>"
+
+
+def prepared(folder: Path, kind: type[Any], rows: list[dict[str, Any]], **spec: Any) -> Rows:
+    write_jsonl(folder / "rows.jsonl", rows)
+    return prepare(DataSpec(train="rows.jsonl", **spec), folder, TOKENS, spec.get("max_length_tokens"), 0, kind)
+
+
+def thumbs(count: int) -> list[dict[str, Any]]:
+    return [{"prompt": f"Q{i}", "completion": f"A{i}", "label": i % 2 == 0} for i in range(count)]
+
+
+def test_every_rated_row_is_probed_with_another_row_of_its_part(tmp_path: Path) -> None:
+    rows = prepared(tmp_path, Rated, thumbs(30), split={"validation": 1, "test": 6})
+    for part in ("train", "test"):
+        own = [row.answer for row in getattr(rows, part)]
+        probes = [said(g.probes[0]).removesuffix("<end>") for g in rows.groups[part]]
+        assert sorted(probes) == sorted(own)
+        assert all(probe != answer for probe, answer in zip(probes, own, strict=True))
+        assert all(f"user:{row.prompt[0].content}<end>" in TOKENS.decode(g.probes[0].ids.tolist())
+                   for row, g in zip(getattr(rows, part), rows.groups[part], strict=True))
+    [lone] = rows.groups["validation"]
+    assert said(lone.probes[0]).removesuffix("<end>") in {row.answer for row in rows.train}
+
+
+def test_a_probe_that_would_be_too_long_is_left_out(tmp_path: Path) -> None:
+    rows = thumbs(12)
+    rows[0] |= {"prompt": "Q" * 40}
+    rows[1] |= {"completion": "A" * 40}
+    found = prepared(tmp_path, Rated, rows, max_length_tokens=70)
+    longest = [g for part in found.groups.values() for g in part if max(map(len, g.branches)) > 55]
+    assert len(longest) == 2
+    assert all(len(p) <= 70 for part in found.groups.values() for g in part for p in g.probes)
+
+
+def test_the_longer_answer_of_a_pair_counts(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Q{i}", "chosen": "good", "rejected": "bad" * (20 if i == 3 else 1)} for i in range(12)]
+    with pytest.raises(UserError, match=r"1 row is longer than 60 tokens: rows.jsonl line 4"):
+        prepared(tmp_path, Preference, rows, max_length_tokens=60)
+
+
+def test_pairs_judged_both_ways_are_told(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Q{i}", "chosen": "good", "rejected": "bad"} for i in range(12)]
+    found = prepared(tmp_path, Preference, [*rows, {"prompt": "Q0", "chosen": "bad", "rejected": "good"}, rows[1]])
+    assert found.report.conflicts.count == 1
+    assert "the same answers judged differently, kept: 1" in "\n".join(found.report.lines())
+    assert found.report.removed["duplicates"].count == 1
+    assert found.task == "pairs"

@@ -1,0 +1,133 @@
+"""Rows that judge answers: every format of pairs, ratings and rollouts, and what is wrong with them, by line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from data_rows import SHARED, table
+
+from tuneloop.data.guess import shown
+from tuneloop.data.judged import judged_kind, recognise_as
+from tuneloop.data.read import read
+from tuneloop.errors import UserError
+from tuneloop.types import Conversation, Message, Origin, Preference, Rated, Rollout
+
+ASKED = (Message("user", "Q"),)
+LONG = (Message("user", "Hi"), Message("assistant", "Yes?", train=False), Message("user", "Q"))
+TURNS = [{"role": m.role, "content": m.content} for m in LONG]
+GOOD, BAD = {"role": "assistant", "content": "good"}, {"role": "assistant", "content": "bad"}
+
+
+def only(kind: type[Any], row: dict[str, Any], **options: Any) -> Any:
+    return recognise_as(table(row), kind, **options).samples[0]
+
+
+def refused(kind: type[Any], *rows: dict[str, Any], **options: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        recognise_as(table(*rows), kind, **options)
+    return caught.value.text
+
+
+@pytest.mark.parametrize(("row", "prompt"), [
+    ({"prompt": "Q", "chosen": "good", "rejected": "bad"}, ASKED),
+    ({"Question": "Q", "Chosen": "good", "Rejected": "bad"}, ASKED),
+    ({"instruction": "Q", "input": "I", "chosen": "good", "rejected": "bad"}, (Message("user", "Q\n\nI"),)),
+    ({"context": "C", "prompt": "Q", "chosen": "good", "rejected": "bad"}, (Message("user", "C\n\nQ"),)),
+    ({"prompt": TURNS, "chosen": [GOOD], "rejected": [BAD]}, LONG),
+    ({"prompt": "Q", "chosen": [TURNS[-1], GOOD], "rejected": [TURNS[-1], BAD]}, ASKED),
+    ({"chosen": [*TURNS, GOOD], "rejected": [*TURNS, BAD]}, LONG),
+    ({"conversations": [{"from": "human", "value": "Q"}], "chosen": {"from": "gpt", "value": "good"},
+      "rejected": {"from": "gpt", "value": "bad"}}, ASKED),
+    ({"chosen": "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Q\n\nAssistant: good",
+      "rejected": "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Q\n\nAssistant: bad"}, LONG),
+])
+def test_pairs(row: dict[str, Any], prompt: tuple[Message, ...]) -> None:
+    assert only(Preference, row) == Preference(prompt, "good", "bad", Origin("rows.jsonl", 1))
+
+
+def test_margin_system_and_template() -> None:
+    row = {"q": "Q", "chosen": "good", "rejected": "bad", "margin": 1.5}
+    found = only(Preference, row, prompt="Say: {q}", system="Be brief.")
+    assert found.prompt == (Message("system", "Be brief."), Message("user", "Say: Q"))
+    assert found.margin == 1.5
+    assert shown(found) == [("system", "Be brief."), ("user", "Say: Q"), ("chosen", "good"), ("rejected", "bad")]
+
+
+@pytest.mark.parametrize(("row", "liked"), [
+    ({"prompt": "Q", "completion": "A", "label": True}, True),
+    ({"prompt": "Q", "response": "A", "kto_tag": "false"}, False),
+    ({"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}], "label": 0}, False),
+    ({"prompt": [{"role": "user", "content": "Q"}], "completion": [{"role": "assistant", "content": "A"}],
+      "label": True}, True),
+])
+def test_rated(row: dict[str, Any], liked: bool) -> None:
+    assert only(Rated, row) == Rated(ASKED, "A", liked, Origin("rows.jsonl", 1))
+
+
+def test_rollouts() -> None:
+    found = only(Rollout, {"prompt": "Q", "completions": ["A", "B"], "rewards": [0, 1.5]})
+    assert found == Rollout(ASKED, ("A", "B"), (0.0, 1.5), Origin("rows.jsonl", 1))
+    assert found.answer == "B"
+    assert shown(found)[1:] == [("reward 0", "A"), ("reward 1.5", "B")]
+
+
+@pytest.mark.parametrize(("kind", "row", "told"), [
+    (Preference, {"prompt": "Q", "chosen": "same", "rejected": "same"}, "line 1: chosen and rejected are the same"),
+    (Preference, {"prompt": "Q", "chosen": " ", "rejected": "bad"}, "line 1: the answer is empty"),
+    (Preference, {"prompt": "", "chosen": "good", "rejected": "bad"}, "line 1: the prompt is empty"),
+    (Preference, {"chosen": "good", "rejected": "bad"}, "line 1: the prompt is empty"),
+    (Preference, {"chosen": [*TURNS, GOOD], "rejected": [TURNS[-1], BAD]}, "follow different conversations"),
+    (Preference, {"prompt": "another", "chosen": [TURNS[-1], GOOD], "rejected": [TURNS[-1], BAD]},
+     "different questions"),
+    (Preference, {"prompt": "Q", "chosen": TURNS, "rejected": [BAD]}, "does not end with an assistant turn"),
+    (Preference, {"prompt": "Q", "chosen": 3, "rejected": "bad"}, '"chosen" is a number'),
+    (Preference, {"prompt": "Q", "chosen": "good", "rejected": "bad", "margin": "much"}, '"margin" is missing or no'),
+    (Rollout, {"prompt": "Q", "completions": ["A"], "rewards": [1, 2]}, "no lists of equal length"),
+    (Rollout, {"prompt": "Q", "completions": ["A", ""], "rewards": [1, 2]}, "the answer is empty"),
+    (Rollout, {"prompt": "Q", "completions": ["A"], "rewards": [float("nan")]}, "no finite number"),
+])
+def test_what_is_wrong_with_a_row(kind: type[Any], row: dict[str, Any], told: str) -> None:
+    assert told in refused(kind, row)
+
+
+def test_pairs_that_say_nothing_are_dropped_on_request() -> None:
+    rows = [{"prompt": "Q", "chosen": "good", "rejected": r} for r in ("bad", "good", "")]
+    found = recognise_as(table(*rows), Preference, drop_empty=True)
+    assert (len(found.samples), [origin.line for origin in found.dropped]) == (1, [2, 3])
+
+
+def test_rows_of_another_kind_are_refused_with_the_objective_that_fits() -> None:
+    pair = {"prompt": "Q", "chosen": "good", "rejected": "bad"}
+    plain = {"prompt": "Q", "completion": "A"}
+    assert "set objective=dpo" in refused(Conversation, pair)
+    assert "set objective=kto" in refused(Conversation, plain | {"label": False})
+    assert "its rows are no pairs of answers (columns: prompt, completion)" in refused(Preference, plain)
+    assert "they are pairs of answers" in refused(Rated, pair)
+    assert "leave data.answer out" in refused(Preference, pair, answer="{chosen}")
+
+
+def test_templates_may_still_take_one_of_the_answers() -> None:
+    pair = {"prompt": "Q", "chosen": "good", "rejected": "bad"}
+    assert only(Conversation, pair, prompt="{prompt}", answer="{chosen}").answer == "good"
+
+
+def test_labels_that_are_classes_are_no_ratings() -> None:
+    assert judged_kind(table({"text": "fine", "label": "positive"})) is None
+    assert judged_kind(table({"prompt": "Q", "completion": "A", "label": "other"})) is None
+
+
+@pytest.mark.parametrize(("name", "kind", "rows"), [
+    ("fmt_llamafactory_demos/dpo_en_demo.jsonl", Preference, 300),
+    ("fmt_llamafactory_demos/dpo_zh_demo.jsonl", Preference, 300),
+    ("fmt_llamafactory_demos/kto_en_demo.jsonl", Rated, 300),
+    ("hh_rlhf_harmless_test/harmless_base_test.jsonl", Preference, 2312),
+])
+def test_real_rows(name: str, kind: type[Any], rows: int) -> None:
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip("the public data sets are not here")
+    found = read(path, name)
+    assert judged_kind(found) is kind
+    got = recognise_as(found, kind, drop_empty=True)
+    assert len(got.samples) + len(got.dropped) == rows
