@@ -28,8 +28,8 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {       # the first of each is the l
     "kto": [{}, {"desirable_weight": 2.0, "undesirable_weight": 0.5}],
     "reward": [{}, {"center": 0.01}],
     "distill": [{"teacher": "other", "top_k": WIDTH}],
-    "grpo": [{}, {"aggregation": "dapo", "epsilon_high": 0.28}, {"scale_rewards": "none", "beta": 0.0},
-             {"aggregation": "dr_grpo", "max_completion_tokens": 12}],
+    "grpo": [{}, {"unbiased_kl": True}, {"aggregation": "dapo", "epsilon_high": 0.28},
+             {"scale_rewards": "none", "beta": 0.0}, {"aggregation": "dr_grpo", "max_completion_tokens": 12}],
     "rloo": [{}, {"beta": 0.0}],
     "ppo": [{}, {"whiten": True, "entropy_coefficient": 0.01, "gamma": 0.9}, {"beta": 0.0, "value_epsilon": None}],
 }

@@ -27,10 +27,12 @@ class Objective(base.Objective):
         dr_grpo  sum over a completion's tokens / max_completion_tokens, mean over completions; with `scale_rewards`
                  none this is Dr. GRPO (Liu et al. 2025, arXiv 2503.20783): neither length nor std biases the gradient
 
-    Also from DAPO: e_high above e_low leaves unlikely tokens more room to grow ("clip-higher").
+    Also from DAPO: e_high above e_low leaves unlikely tokens more room to grow ("clip-higher"). With `unbiased_kl` the
+    divergence is multiplied by rho, which makes its gradient that of the true one (DeepSeek-V3.2, arXiv 2512.02556).
 
     Deviations: std is that of a sample (N - 1) with 1e-4 added, as in TRL 1.16, where the paper is silent; the only
-    completion of a prompt has advantage 0. TRL's default is beta 0 and aggregation dapo; ours are the paper's.
+    completion of a prompt has advantage 0. TRL's defaults are beta 0, aggregation dapo and the unbiased divergence;
+    ours are the paper's.
 
     A branch brings `rewards`, and per token `old_logprobs` and, with beta, `reference_logprobs`.
     """
@@ -41,6 +43,8 @@ class Objective(base.Objective):
     """e_high, the same above 1; None: as e_low."""
     beta: float = 0.04
     """Weight of the divergence from the reference model; 0 needs no reference model."""
+    unbiased_kl: bool = False
+    """Multiply the divergence by the ratio, as above."""
     scale_rewards: Literal["group", "none"] = "group"
     """Whether advantages are divided by the standard deviation of the group's rewards."""
     aggregation: Literal["grpo", "dapo", "dr_grpo"] = "grpo"
@@ -84,6 +88,7 @@ class Objective(base.Objective):
         per: dict[str, Denominator] = {"reward": "branch", "clip_fraction": "weight"}
         if self.beta:
             kl = k3(out.logprobs, batch.reference.logprobs)
+            kl = kl * ratio if self.unbiased_kl else kl
             losses = losses + self.beta * kl
             sums["kl"], per["kl"] = (kl * batch.weights).sum(), "weight"
         return LossOutput(self._total(losses, out, batch), sums, per)
