@@ -5,10 +5,10 @@ BASE := smollm2-135m-instruct
 PYTEST := $(BIN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-all lint bench clean
+.PHONY: help install demo test test-slow test-all lint bench bench-peers clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install:  ## create .venv with the locked versions, developer tools included
 	@$(SETUP) dev
@@ -31,9 +31,14 @@ lint: install  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: install  ## measurements against other tools
-	@set -e; for file in benchmarks/*.py; do test -f "$$file" || { echo "There are none yet."; exit; }; \
-	  echo "== $$file"; $(BIN)/python "$$file"; done
+bench: install  ## a quarter of an hour: measurements against plain transformers and PEFT
+	@$(BIN)/tuneloop models fetch $(BASE)
+	$(BIN)/python benchmarks/run.py
+
+bench-peers: install  ## the other tools, installed into environments of their own (several GB), against ours
+	@$(BIN)/tuneloop models fetch $(BASE)
+	$(BIN)/python benchmarks/peers/install.py
+	$(BIN)/python benchmarks/run.py --only peers
 
 clean:  ## remove what these commands made; runs and the cache of bases are kept
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

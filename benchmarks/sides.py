@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-from tuneloop.compute.cut import cut_step
+from tuneloop.compute.cut import cut_step, totals_of
 from tuneloop.compute.flops import Meter
 from tuneloop.compute.model import ForestModel
 from tuneloop.compute.passes import passes
@@ -111,7 +111,7 @@ class Ours:
         samples = [r for group in groups for r in group.branches]
         self.pieces = cut_step(samples, TOKEN_BUDGET, groups=[g for g, group in enumerate(groups)
                                                               for _ in group.branches])
-        denominator = self._denominator(len(groups))
+        denominator = totals_of(self.pieces)[self.objective.denominator]
         device, total = next(self.model.parameters()).device, 0.0
         with self.meter.counting() if self.counting else nullcontext():
             for _, batch, out in passes(self.forest, self.pieces, device, self.objective.needs & REDUCERS):
@@ -129,11 +129,3 @@ class Ours:
         scorer = Scorer(self.forest, "benchmark", self.cache, token_budget=TOKEN_BUDGET, share=True)
         with self.model.disable_adapter():
             return with_columns(groups, scorer, {"logprobs": "reference_logprobs"})
-
-    def _denominator(self, groups: int) -> float:
-        forests = [p.forest for p in self.pieces if p.samples]
-        if self.objective.denominator == "group":
-            return float(groups)
-        if self.objective.denominator == "branch":
-            return float(sum(f.branches for f in forests))
-        return sum(float(f.weights.sum()) for f in forests)

@@ -54,14 +54,17 @@ class Peer:
         self.log = cache / "jobs" / f"{name}-{variant}.log"
 
     def start(self, task: Task, model: Any, threads: int) -> None:
-        """Write the job and run the driver; `model` holds the initial adapter."""
+        """Write the job and run the driver; `model` holds the initial adapter.
+
+        The job has a step more than will be asked for: a trainer that is done saves and evaluates while we are timed.
+        """
         folder = self.log.with_suffix("")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         model.save_pretrained(folder / "adapter")
         job = {"kind": task.kind, "variant": self.variant, "base": str(base_folder()), "threads": threads,
                "learning_rate": LEARNING_RATE, "constants": {"beta": BETA, "epsilon": EPSILON},
-               "steps": [_rows(groups) for groups in (task.warm, *task.steps)]}
+               "steps": [_rows(groups) for groups in (task.warm, *task.steps, task.warm)]}
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         driver = Path(__file__).with_name(f"{self._peer}_driver.py")
         with self.log.open("w", encoding="utf-8") as log:

@@ -24,11 +24,12 @@ class Peer:
 
     packages: tuple[str, ...]
     module: str
+    without: tuple[str, ...] = ()       # installed with it, needed for no text, and broken beside torch's CPU build
 
 
 PEERS = {
     "trl": Peer(("trl==1.16.0", "transformers==5.23.0", "peft==0.21.2", "datasets==5.2.0"), "trl"),
-    "llamafactory": Peer(("llamafactory==0.9.5",), "llamafactory"),
+    "llamafactory": Peer(("llamafactory==0.9.5",), "llamafactory", ("torchvision", "torchaudio")),
     "litgpt": Peer(("litgpt==0.5.13", "safetensors"), "litgpt"),
 }
 
@@ -65,6 +66,7 @@ def install(name: str, cache: Path) -> str | None:
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python, peer = str(python_of(name, cache)), PEERS[name]
     steps = [[python, "-m", "pip", "install", "-q", "-c", str(constraints), TORCH, *peer.packages],
+             *([[python, "-m", "pip", "uninstall", "-y", "-q", *peer.without]] if peer.without else []),
              [python, "-c", f"import torch, {peer.module}; print(torch.__version__)"]]
     for step in steps:
         done = subprocess.run(step, capture_output=True, text=True)

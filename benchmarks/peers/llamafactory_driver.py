@@ -6,12 +6,20 @@ contamination (`neat_packing`), here by its own collator on rows that were packe
 
 from __future__ import annotations
 
+import importlib.machinery
+import sys
+import types
 from typing import Any
 
 from datasets import Dataset, DatasetDict
-from llamafactory.hparams import get_train_args
-from llamafactory.train.sft import workflow
 from protocol import Gate, Job, callback, telling
+
+# It imports torchaudio for sounds; the package index has no build that loads beside torch's CPU build. Text needs none.
+sys.modules["torchaudio"] = types.ModuleType("torchaudio")
+sys.modules["torchaudio"].__spec__ = importlib.machinery.ModuleSpec("torchaudio", None)
+
+from llamafactory.hparams import get_train_args  # noqa: E402
+from llamafactory.train.sft import workflow  # noqa: E402
 
 
 def rows(job: Job) -> list[dict[str, list[int]]]:

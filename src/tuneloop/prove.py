@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from tuneloop.compute.cut import cut_step
+from tuneloop.compute.cut import cut_step, totals_of
 from tuneloop.compute.passes import passes
 from tuneloop.objectives.base import COLUMNS, REDUCERS, Objective
 from tuneloop.own_code import DENOMINATORS, declaration_flaws, file_of, told
@@ -143,7 +143,7 @@ class Bench:
         pieces = self._cut([g.branches for g in groups], budget, share, trunks)
         if stats is None:
             stats = self.stats(groups, budget=budget, share=share, trunks=trunks)
-        totals, loss, sums, reached = _totals(pieces), 0.0, _Sums(self.objective), False
+        totals, loss, sums, reached = totals_of(pieces), 0.0, _Sums(self.objective), False
         self.model.zero_grad()
         for _, batch, out in passes(self.model, pieces, "cpu", self.needs & REDUCERS):
             found = self._called(self.objective.loss, out, replace(batch, stats=stats))
@@ -169,7 +169,7 @@ class Bench:
             found = self._called(self.objective.step_stats, out, batch)
             if found is not None:
                 sums.add(found, loss=True)
-        return sums.means(_totals(pieces))
+        return sums.means(totals_of(pieces))
 
     def raw(self, groups: Sequence[Group]) -> float:
         """The undivided loss of groups in one piece, with the stats of the whole step."""
@@ -214,12 +214,6 @@ class _Sums:
 
     def means(self, totals: Totals) -> dict[str, float]:
         return {name: value / totals[self.per.get(name, self.usual)] for name, value in self.sums.items()}
-
-
-def _totals(pieces: Sequence[Piece]) -> Totals:
-    forests = [p.forest for p in pieces if p.samples]
-    return {"weight": sum(float(f.weights.sum()) for f in forests), "branch": float(sum(f.branches for f in forests)),
-            "group": float(sum(len(np.unique(f.group_of)) for f in forests))}
 
 
 def _check_output(found: Any, function: str) -> None:

@@ -265,7 +265,7 @@ class Outputs:
     def mean_per_branch(self, values: torch.Tensor | None = None) -> torch.Tensor:
         """The same as a mean over the branch's supervised tokens, (B,)."""
         total = self.per_branch(values)
-        return total / self.per_branch(torch.ones_like(self.logprobs)).to(total.dtype)
+        return total / self.per_branch(self.logprobs.new_ones(len(self.logprobs))).to(total.dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from tuneloop.compute.packing import (
     MIN_SHARED_TOKENS,
     Path,
@@ -19,7 +21,7 @@ from tuneloop.compute.packing import (
     trunk_forest,
     unique_tokens,
 )
-from tuneloop.types import Piece, Rendered
+from tuneloop.types import Denominator, Piece, Rendered
 
 MIN_TRUNK_TOKENS = 4 * MIN_SHARED_TOKENS
 """A trunk is a pass of its own through the model; below so many tokens it does not pay."""
@@ -120,6 +122,13 @@ def cut_step(samples: Sequence[Rendered], token_budget: int, *, groups: Sequence
     for path in sorted_paths(samples, groups, keep_last):
         members.setdefault(path.group, []).append(path)
     return _Cutter(list(members.values()), token_budget, share, share and trunks, keep_last).cut()
+
+
+def totals_of(pieces: Sequence[Piece]) -> dict[Denominator, float]:
+    """What sums over the pieces of a step can be divided by."""
+    forests = [p.forest for p in pieces if p.samples]
+    return {"weight": sum(float(f.weights.sum()) for f in forests), "branch": float(sum(f.branches for f in forests)),
+            "group": float(sum(len(np.unique(f.group_of)) for f in forests))}
 
 
 def _stem(group: list[Path]) -> int:

@@ -1,4 +1,4 @@
-"""What several losses share: means over branches, statistics of groups, and what is said of a policy's ratio.
+"""What several losses share: statistics of groups, and what is said of a policy's ratio.
 
 (B,) are numbers of branches, (M,) of their tokens. A group is never split, so its statistics are the same however a
 step is cut.
@@ -12,11 +12,6 @@ from tuneloop.types import Batch, Outputs
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def branch_means(out: Outputs, values: Tensor | None = None) -> Tensor:
-    """Mean over the supervised tokens of each branch, (B,): of their log-probs, or of `values` (M,)."""
-    return out.per_branch(values) / out.per_branch(out.logprobs.new_ones(len(out.logprobs)))
 
 
 def rewards(out: Outputs, batch: Batch) -> Tensor:

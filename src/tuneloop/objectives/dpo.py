@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tuneloop.objectives import base
-from tuneloop.objectives._shared import branch_means
 from tuneloop.types import Batch, Denominator, LossOutput, Outputs, Preference
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class Objective(base.Objective):
         log_ratio = out.logprobs if self.reference_free else out.logprobs - batch.reference.logprobs    # (M,)
         chosen, rejected = batch.pairs(self.beta * out.per_branch(log_ratio))                           # (G,) rewards
         if self.form == "ipo":
-            better, worse = batch.pairs(branch_means(out, log_ratio))
+            better, worse = batch.pairs(out.mean_per_branch(log_ratio))
             losses = (better - worse - 1 / (2 * self.beta)) ** 2
         else:
             losses = self._of_margin(chosen - rejected)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tuneloop.objectives import base
-from tuneloop.objectives._shared import branch_means, clipped, group_size, group_sum, k3, rewards
+from tuneloop.objectives._shared import clipped, group_size, group_sum, k3, rewards
 from tuneloop.types import Batch, Denominator, LossOutput, Outputs, Rollout
 
 if TYPE_CHECKING:
@@ -108,4 +108,4 @@ class Objective(base.Objective):
             return (losses * batch.weights).sum()
         if self.max_completion_tokens is not None:
             return losses.sum() / self.max_completion_tokens
-        return branch_means(out, losses).sum()
+        return out.mean_per_branch(losses).sum()

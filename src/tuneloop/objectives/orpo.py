@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tuneloop.objectives import base
-from tuneloop.objectives._shared import branch_means
 from tuneloop.types import Batch, Denominator, LossOutput, Outputs, Preference
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class Objective(base.Objective):
     def loss(self, out: Outputs, batch: Batch) -> LossOutput:
         from torch.nn.functional import logsigmoid
 
-        chosen, rejected = batch.pairs(branch_means(out))               # (G,) log P
+        chosen, rejected = batch.pairs(out.mean_per_branch())           # (G,) log P
         log_odds_ratio = log_odds(chosen) - log_odds(rejected)
         losses = -chosen - self.odds_weight * logsigmoid(log_odds_ratio)
         return LossOutput(losses.sum(), {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tuneloop.objectives import base
-from tuneloop.objectives._shared import branch_means
 from tuneloop.types import Batch, Denominator, LossOutput, Outputs, Preference
 
 
@@ -37,7 +36,7 @@ class Objective(base.Objective):
     def loss(self, out: Outputs, batch: Batch) -> LossOutput:
         from torch.nn.functional import logsigmoid
 
-        chosen, rejected = batch.pairs(self.beta * branch_means(out))       # (G,) rewards
+        chosen, rejected = batch.pairs(self.beta * out.mean_per_branch())   # (G,) rewards
         losses = -logsigmoid(chosen - rejected - self.gamma)
         return LossOutput(losses.sum(), {
             "accuracy": (chosen > rejected).sum(), "margin": (chosen - rejected).sum(), "chosen_reward": chosen.sum(),

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from tuneloop.compute.cut import cut_step
+from tuneloop.compute.cut import cut_step, totals_of
 from tuneloop.compute.flops import Meter
 from tuneloop.compute.model import ForestModel
 from tuneloop.compute.passes import passes
@@ -167,7 +167,7 @@ def _accumulate(trainer: _Trainer, chosen: Sequence[Group], step: int) -> tuple[
     stats = _step_stats(trainer, chosen)
     sums: dict[str, torch.Tensor] = {}
     per: dict[str, Denominator] = {}
-    totals = _totals(pieces)
+    totals = totals_of(pieces)
     denominator = totals[trainer.objective.denominator]
     with watched(trainer.governor, step, max(p.forest.unique_tokens for p in pieces)), trainer.meter.counting():
         for found, weight in _losses(trainer, pieces, stats):
@@ -213,7 +213,7 @@ def _step_stats(trainer: _Trainer, chosen: Sequence[Group]) -> dict[str, float]:
             _add(sums, found, 1.0)
             per |= found.per
     world = trainer.accelerator.num_processes       # every process has seen all probes
-    return _means(trainer, {name: s / world for name, s in sums.items()}, per, _totals(pieces))
+    return _means(trainer, {name: s / world for name, s in sums.items()}, per, totals_of(pieces))
 
 
 def _add(sums: dict[str, torch.Tensor], found: LossOutput, weight: float) -> None:
@@ -226,13 +226,6 @@ def _means(trainer: _Trainer, sums: Mapping[str, torch.Tensor], per: Mapping[str
     """Sums over all processes, each divided by its denominator."""
     return {name: float(trainer.accelerator.reduce(total, "sum")) / totals[per.get(name, trainer.objective.denominator)]
             for name, total in sums.items()}
-
-
-def _totals(pieces: Sequence[Piece]) -> dict[Denominator, float]:
-    """What sums over these pieces can be divided by."""
-    forests = [p.forest for p in pieces if p.samples]
-    return {"weight": sum(float(f.weights.sum()) for f in forests), "branch": float(sum(f.branches for f in forests)),
-            "group": float(sum(len(np.unique(f.group_of)) for f in forests))}
 
 
 @torch.no_grad()
@@ -249,7 +242,7 @@ def _validation_loss(trainer: _Trainer, validation: Sequence[Group], step: int) 
     stats = _step_stats(trainer, validation)
     for _, batch, out in passes(model, pieces, trainer.accelerator.device, trainer.objective.needs & REDUCERS):
         _add(sums, trainer.objective.loss(out, replace(batch, stats=stats)), 1.0)
-    mean = float(sums["loss"]) / _totals(pieces)[trainer.objective.denominator]
+    mean = float(sums["loss"]) / totals_of(pieces)[trainer.objective.denominator]
     loss: float = broadcast_object_list([mean])[0]
     if not math.isfinite(loss):
         raise TrainingFailed(f"Training stopped after step {step}: the validation loss is {loss:g}. The usual cause is "
