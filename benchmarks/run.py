@@ -156,7 +156,7 @@ def rollout_steps(bench: Bench, make: Make, numbers: range) -> list[list[Group]]
     cache = ColumnCache(bench.scratch / "old.db")
     found = []
     for groups in map(make, numbers):
-        scorer = Scorer(ForestModel(bench.model(0)), "initial", cache, token_budget=TOKEN_BUDGET, share=True)
+        scorer = Scorer(lambda: (ForestModel(bench.model(0)), True), "initial", cache, token_budget=TOKEN_BUDGET)
         columns = scorer.columns([r for group in groups for r in group.branches])
         found.append(with_old(groups, [c["logprobs"] for c in columns]))
     return found

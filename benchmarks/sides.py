@@ -126,6 +126,6 @@ class Ours:
     def with_reference(self, groups: Sequence[Group]) -> list[Group]:
         """The groups with the log-probs of the base, prefixes shared; from the cache what it holds."""
         assert self.cache is not None
-        scorer = Scorer(self.forest, "benchmark", self.cache, token_budget=TOKEN_BUDGET, share=True)
+        scorer = Scorer(lambda: (self.forest, True), "benchmark", self.cache, token_budget=TOKEN_BUDGET)
         with self.model.disable_adapter():
             return with_columns(groups, scorer, {"logprobs": "reference_logprobs"})

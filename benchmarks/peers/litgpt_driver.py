@@ -26,18 +26,18 @@ LAYERS = {"attn.proj": "self_attn.o_proj", "mlp.fc_1": "mlp.gate_proj", "mlp.fc_
 
 
 class Loader:
-    """The steps' rows as LitGPT's own loader gives them; each waits for its turn."""
+    """The forwards' rows as LitGPT's own loader gives them; the first of each step waits for its turn."""
 
-    def __init__(self, steps: list[list[dict[str, Any]]], gate: Gate | None) -> None:
-        self.steps, self.gate = steps, gate
-        self.dataset = [row for step in steps for row in step]
+    def __init__(self, forwards: list[list[dict[str, Any]]], gate: Gate | None, accumulate: int = 1) -> None:
+        self.forwards, self.gate, self.accumulate = forwards, gate, accumulate
+        self.dataset = [row for forward in forwards for row in forward]
 
     def __len__(self) -> int:
-        return len(self.steps)
+        return len(self.forwards)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for step in self.steps:
-            if self.gate is not None:
+        for number, step in enumerate(self.forwards):
+            if self.gate is not None and number % self.accumulate == 0:
                 self.gate.opens()
             width = max(len(row["input_ids"]) for row in step)
             raw = torch.tensor([[len(row["input_ids"])] for row in step])
@@ -105,14 +105,15 @@ def main() -> None:
     load_checkpoint(fabric, model, folder / "lit_model.pth", strict=False)
     start_from(Path(job.adapter), model)
     rows = job.labelled()
-    steps = [rows[low:low + job.batch] for low in range(0, len(rows), job.batch)]
+    forwards = [rows[low:low + job.batch] for low in range(0, len(rows), job.batch)]
     few = [{name: values[-16:] for name, values in rows[0].items()}]        # its sanity check wants validation rows
     fit(fabric=fabric, model=model, optimizer=optimizer,
         scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer.optimizer, lambda _: 1.0),
-        train_dataloader=Loader(steps, gate), val_dataloader=Loader([few], None), devices=1, checkpoint_dir=folder,
-        out_dir=job.folder / "out", data=None,
-        train=TrainArgs(save_interval=None, log_interval=1, global_batch_size=job.batch, micro_batch_size=job.batch,
-                        lr_warmup_steps=0, epochs=2, max_steps=len(steps), max_seq_length=None),
+        train_dataloader=Loader(forwards, gate, job.accumulate), val_dataloader=Loader([few], None), devices=1,
+        checkpoint_dir=folder, out_dir=job.folder / "out", data=None,
+        train=TrainArgs(save_interval=None, log_interval=job.accumulate, global_batch_size=job.batch * job.accumulate,
+                        micro_batch_size=job.batch, lr_warmup_steps=0, epochs=2, max_steps=len(job.steps),
+                        max_seq_length=None),
         eval=EvalArgs(interval=10 ** 9, max_new_tokens=1, max_iters=1, initial_validation=False,
                       final_validation=False))
 

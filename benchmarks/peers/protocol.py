@@ -54,6 +54,7 @@ class Job:
         self.learning_rate: float = told["learning_rate"]
         self.constants: dict[str, float] = told["constants"]
         self.steps: list[list[dict[str, Any]]] = told["steps"]      # rows: ids, weights, and what the kind needs
+        self.accumulate: int = told["accumulate"]                   # forwards that a step's rows are spread over
         torch.set_num_threads(told["threads"])
 
     @property
@@ -62,7 +63,8 @@ class Job:
 
     @property
     def batch(self) -> int:
-        return len(self.steps[0])
+        """Rows of a forward."""
+        return len(self.steps[0]) // self.accumulate
 
     def labelled(self) -> list[dict[str, list[int]]]:
         """Rows of instruction tuning as `input_ids` and `labels`."""
@@ -75,7 +77,8 @@ class Job:
         """What trainers built on transformers are told, equal to what we do ourselves."""
         return {
             "output_dir": str(self.folder / "out"), "per_device_train_batch_size": self.batch,
-            "gradient_accumulation_steps": 1, "max_steps": len(self.steps), "learning_rate": self.learning_rate,
+            "gradient_accumulation_steps": self.accumulate, "max_steps": len(self.steps),
+            "learning_rate": self.learning_rate,
             "lr_scheduler_type": "constant", "warmup_steps": 0, "weight_decay": 0.0, "max_grad_norm": 1.0,
             "optim": "adamw_torch", "gradient_checkpointing": False, "bf16": False, "save_strategy": "no",
             "logging_steps": 1, "report_to": "none", "seed": 0, "dataloader_num_workers": 0, "use_cpu": True,

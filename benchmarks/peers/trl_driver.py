@@ -23,8 +23,8 @@ def model_of(job: Job) -> Any:
 
 def sft(job: Job, gate: Gate) -> Any:
     flags = job.flags()
-    if job.variant == "fastest":        # a step's rows become one packed row
-        tokens = max(sum(len(row["ids"]) for row in step) for step in job.steps)
+    if job.variant == "fastest":        # the rows of a forward become one packed row
+        tokens = max(sum(len(row["ids"]) for row in step) for step in job.steps) // job.accumulate
         flags |= {"packing": True, "packing_strategy": "bfd", "max_length": tokens, "per_device_train_batch_size": 1}
     args = SFTConfig(**{"max_length": None} | flags)
     return telling(SFTTrainer, gate)(

@@ -41,7 +41,7 @@ class Prepared:
     """Everything that is known before a weight is loaded: the first two stages."""
 
     def __init__(self, recipe: Recipe, watch: Watcher) -> None:
-        self.recipe = recipe
+        self.recipe, self.watch = recipe, watch
         self.base: Base = resolve(recipe.base, recipe.root, say=watch.say)
         self.tokenizer = ChatTokenizer(self.base.path)
         self.rows: Rows = prepare(recipe.data, recipe.root, self.tokenizer, self.tokenizer.max_length, recipe.seed,
@@ -49,8 +49,19 @@ class Prepared:
         if not self.rows.test:
             raise UserError("No test rows are held out, so nothing could be said about the result.",
                             fix="set data.split.test, or name a file with data.test")
+        self.asked = {need: self._other_model(name) for need, name in recipe.objective.asks.items()}
+        if recipe.objective.compares and not any(row.has_contrast for row in self.rows.train):
+            raise UserError("No prompt of the training rows has answers with different rewards, so this objective can "
+                            "learn nothing from them.", wanted="several sampled answers of each prompt",
+                            fix="set objective=ppo, or add answers that are better or worse than those")
         self.metric = goal_metric(recipe.goal, self.rows.task)
         self.tested = _drawn(_models_to_follow(self.rows.test), recipe.evaluation.rows, recipe.seed)
+
+    def _other_model(self, name: str) -> Base:
+        """A reference model or teacher, which must know the base's tokens."""
+        found = resolve(name, self.recipe.root, say=self.watch.say)
+        self.tokenizer.check_same_tokens(ChatTokenizer(found.path), name)
+        return found
 
     @property
     def test(self) -> list[Any]:
@@ -75,7 +86,10 @@ class Prepared:
         """What will be done and what it costs; refuses a base that does not fit."""
         shape, machine, recipe = read_shape(self.base.path), hardware.here(), self.recipe
         make.check_fits(shape, machine, recipe.base)
-        work = make.Workload(self.rows.groups["train"], self.rows.groups["validation"], self.test_tokens,
+        for other in self.asked.values():
+            make.check_fits(read_shape(other.path), machine, other.name, beside=shape)
+        judged = self.test_groups if self.rows.task == "pairs" else [Group((row,)) for row in self.test_tokens]
+        work = make.Workload(self.rows.groups["train"], self.rows.groups["validation"], judged,
                              self.choices, recipe.evaluation.max_new_tokens, len(recipe.objective.needs & ASKED),
                              recipe.objective.pace)
         return make.make(recipe.training, recipe.method, shape, work, machine)
@@ -113,33 +127,44 @@ def run(recipe: Recipe, folder: RunFolder, watch: Watcher | None = None, until: 
 def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
     """Read, check, split and render the rows; refuse what cannot be trusted."""
     ready = Prepared(recipe, watch)
-    weights = weights_sha256(ready.base.path)
     known = folder.read("record.json") if folder.has("record.json") else {}
-    data = {"hashes": ready.rows.hashes, "order": ready.rows.order}
-    used = recipe.portable()
-    if known and known["recipe_used"] != used:
-        raise UserError(f"The recipe of {folder.path} has changed since the run began; its goal was declared then.",
-                        fix="start a new run with the new recipe")
-    if known and known["data"] != data:
-        raise UserError(f"The data has changed since {folder.path} began; its results would mix two data sets.",
-                        fix="start a new run, or put the old rows back, in their old order")
-    if known and known["objective"] != recipe.objective_record:
-        raise UserError(f"The file of the objective has changed since {folder.path} began.",
-                        fix="start a new run, or put the old file back")
-    if known and known["base"]["sha256"] != weights:
-        raise UserError(f"The weights of {recipe.base} have changed since {folder.path} began.",
-                        fix="start a new run, or put the old weights back")
+    now: dict[str, Any] = {
+        "recipe_used": recipe.portable(), "data": {"hashes": ready.rows.hashes, "order": ready.rows.order},
+        "objective": recipe.objective_record,
+        "asked": {need: {"name": other.name, "sha256": weights_sha256(other.path)}
+                  for need, other in ready.asked.items()},
+        "base": {"name": recipe.base, "path": str(ready.base.path), "source": ready.base.source,
+                 "sha256": weights_sha256(ready.base.path), "parameters": read_shape(ready.base.path).parameters,
+                 "notes": [*ready.base.notes, *ready.tokenizer.notes]}}
+    if known:
+        _refuse_changes(known, now, folder)
     for line in [*ready.base.notes, *ready.tokenizer.notes, *ready.rows.report.lines()]:
         watch.say(line)
     folder.write(ready.rows.report.to_json(), "data", "report.json")
-    folder.update_record(
-        recipe=known.get("recipe", recipe.given), recipe_used=used,
-        base={"name": recipe.base, "path": str(ready.base.path), "source": ready.base.source, "sha256": weights,
-              "parameters": read_shape(ready.base.path).parameters,
-              "notes": [*ready.base.notes, *ready.tokenizer.notes]},
-        data=data, method=recipe.method.model_dump(), objective=recipe.objective_record, seeds={"all": recipe.seed},
-        environment=environment())
+    folder.update_record(recipe=known.get("recipe", recipe.given), method=recipe.method.model_dump(),
+                         seeds={"all": recipe.seed}, environment=environment(), **now)
     return ready
+
+
+def _refuse_changes(known: dict[str, Any], now: dict[str, Any], folder: RunFolder) -> None:
+    """A run goes on with what it began with: its result could not be told from a mixture otherwise."""
+    def unless_same(before: Any, after: Any, what: str, fix: str) -> None:
+        if before != after:
+            raise UserError(f"{what} changed since {folder.path} began.", fix=f"start a new run, or {fix}")
+
+    if known["recipe_used"] != now["recipe_used"]:
+        raise UserError(f"The recipe of {folder.path} has changed since the run began; its goal was declared then.",
+                        fix="start a new run with the new recipe")
+    unless_same(known["data"], now["data"], "The data has",
+                "put the old rows back, in their old order")
+    unless_same(known["objective"].get("sha256"), now["objective"].get("sha256"), "The file of the objective has",
+                "put the old file back")
+    unless_same(known["objective"], now["objective"], "The options that tuneloop knows of the objective have",
+                "go on with the version of tuneloop that began it")
+    unless_same(known["asked"], now["asked"], "The weights of the reference model or teacher have",
+                "put the old ones back")
+    unless_same(known["base"]["sha256"], now["base"]["sha256"], f"The weights of {now['base']['name']} have",
+                "put the old weights back")
 
 
 def _plan(ready: Prepared, folder: RunFolder, watch: Watcher) -> Plan:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tuneloop.compute.check import choose_packing
 from tuneloop.compute.model import ForestModel
-from tuneloop.errors import UserError
 from tuneloop.inference.columns import ColumnCache, Scorer, with_columns
 from tuneloop.models import cache
-from tuneloop.models.load import load_model
-from tuneloop.models.resolve import resolve
-from tuneloop.models.shape import weights_sha256
-from tuneloop.models.tokenizer import ChatTokenizer
+from tuneloop.models.load import device, load_model, precision
+from tuneloop.models.shape import base_sha256
 from tuneloop.types import Group
 
 if TYPE_CHECKING:
@@ -28,17 +26,18 @@ SCALARS = frozenset({"scores", "values"})
 REWARD_FILE, VALUE_FILE = "reward_head.safetensors", "value_head.safetensors"
 
 
-def add_columns(session: Session, groups: Sequence[Group]) -> list[Group]:
-    """The groups with every column that the objective needs. The session's model must still be the base."""
-    objective, found = session.ready.recipe.objective, list(groups)
+def add_columns(session: Session, *parts: Sequence[Group]) -> list[list[Group]]:
+    """The parts with every column that the objective needs. The session's model must still be the base."""
+    objective, found = session.ready.recipe.objective, [group for part in parts for group in part]
     if "reference_logprobs" in objective.needs:
-        found = _ask(session, found, getattr(objective, "reference", None), {"logprobs": "reference_logprobs"})
+        found = _ask(session, found, "reference_logprobs", {"logprobs": "reference_logprobs"})
     if "old_logprobs" in objective.needs:       # rollouts that do not say who wrote them: taken as the base's own
-        found = _ask(session, found, None, {"logprobs": "old_logprobs"})
+        found = _ask(session, found, "old_logprobs", {"logprobs": "old_logprobs"})
     if "teacher" in objective.needs:
         names = {"top_ids": "select_ids", "top_logprobs": "teacher_logprobs"}
-        found = _ask(session, found, objective.teacher, names, top=objective.top_k)  # type: ignore[attr-defined]
-    return found
+        found = _ask(session, found, "teacher", names, top=objective.top_k)  # type: ignore[attr-defined]
+    rest = iter(found)
+    return [list(islice(rest, len(part))) for part in parts]
 
 
 def add_old_values(model: ForestModel, groups: Sequence[Group], token_budget: int, share: bool) -> list[Group]:
@@ -50,6 +49,8 @@ def add_old_values(model: ForestModel, groups: Sequence[Group], token_budget: in
     from tuneloop.compute.passes import passes
 
     samples = [r for group in groups for r in group.branches]
+    if not samples:
+        return []
     values: dict[int, Any] = {}
     with torch.no_grad():
         for piece, batch, out in passes(model.eval(), cut_step(samples, token_budget, share=share),
@@ -61,31 +62,31 @@ def add_old_values(model: ForestModel, groups: Sequence[Group], token_budget: in
     return [replace(group, branches=tuple(next(made) for _ in group.branches)) for group in groups]
 
 
-def _ask(session: Session, groups: list[Group], name: str | None, names: dict[str, str], top: int = 0) -> list[Group]:
-    """Columns by the model `name`, or by the base."""
-    ready, budget = session.ready, session.plan["training.token_budget"]
+def _ask(session: Session, groups: list[Group], need: str, names: dict[str, str], top: int = 0) -> list[Group]:
+    """Columns by the model that the recipe names for this need, or by the base."""
+    other = session.ready.asked.get(need)
+    if other is None:
+        weight = next(session.model.parameters())
+        made, where = weight.dtype, weight.device
+    else:
+        made, where = precision(), device()
+
+    def opened() -> tuple[ForestModel, bool]:
+        if other is None:
+            return session.model, session.packing.share
+        model = load_model(other.path)
+        packing = choose_packing(model, sorted((r for g in groups for r in g.branches), key=len))
+        session.watch.say(f"{other.name}: {packing.why}")
+        return ForestModel(model, packing.mode), packing.share
+
+    identity = f"{base_sha256((other or session.ready.base).path)}:{made}:{where.type}"
+    session.watch.stage("teacher" if top else "reference", sum(len(g.branches + g.probes) for g in groups))
     store = ColumnCache(cache.root() / "columns.db")
     try:
-        model, folder, share = session.model, ready.base.path, session.packing.share
-        if name is not None:
-            folder = resolve(name, ready.recipe.root, say=session.watch.say).path
-            _check_same_tokens(ready.tokenizer, ChatTokenizer(folder), name)
-            plain = load_model(folder)
-            packing = choose_packing(plain, sorted((r for g in groups for r in g.branches), key=len))
-            model, share = ForestModel(plain, packing.mode), packing.share
-        weight = next(model.parameters())
-        identity = f"{weights_sha256(folder)}:{weight.dtype}:{weight.device.type}"
-        session.watch.stage(f"{'teacher' if top else 'reference'}", sum(len(g.branches + g.probes) for g in groups))
-        scorer = Scorer(model, identity, store, token_budget=budget, share=share, top=top)
+        scorer = Scorer(opened, identity, store, token_budget=session.plan["training.token_budget"], top=top)
         return with_columns(groups, scorer, names, session.watch.advance)
     finally:
         store.close()
-
-
-def _check_same_tokens(ours: ChatTokenizer, theirs: ChatTokenizer, name: str) -> None:
-    if ours.vocabulary() != theirs.vocabulary():
-        raise UserError(f"{name} has another vocabulary than the base, so its log-probs are of other tokens.",
-                        wanted="a model of the same family, with the same tokenizer")
 
 
 def scalar_head(model: nn.Module, objective: Objective, seed: int) -> nn.Linear | None:

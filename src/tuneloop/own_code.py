@@ -75,8 +75,9 @@ def declaration_flaws(objective: Objective) -> list[UserError]:
     except Exception as error:
         return [UserError(f"{name} cannot say what it needs: {told(error, file_of(type(objective)))}.")]
     known = sorted(REDUCERS | COLUMNS)
-    if isinstance(needs, str) or not all(isinstance(n, str) for n in needs):
-        flaws.append(UserError(f"{name}.needs is {needs!r}.", wanted='a set of names, such as frozenset({"entropy"})'))
+    if not isinstance(needs, set | frozenset | list | tuple) or not all(isinstance(n, str) for n in needs):
+        flaws.append(UserError(f"{name}.needs is {needs!r}.",
+                               wanted='a property that gives a set of names, such as frozenset({"entropy"})'))
         needs = frozenset()
     for unknown in sorted(set(needs) - set(known)):
         near = difflib.get_close_matches(unknown, known, n=1)
@@ -85,6 +86,8 @@ def declaration_flaws(objective: Objective) -> list[UserError]:
     if "selected" in needs and "teacher" not in needs:
         flaws.append(UserError(f"{name} needs 'selected' alone, and nothing says which tokens to select.",
                                fix="add 'teacher', which brings `select_ids`"))
+    if "old_values" in needs and "values" not in needs:
+        flaws.append(UserError(f"{name} needs 'old_values', and no value head that gives them.", fix="add 'values'"))
     if "teacher" in needs and not (hasattr(objective, "teacher") and hasattr(objective, "top_k")):
         flaws.append(UserError(f"{name} needs 'teacher', and does not say which.",
                                fix="give it the options `teacher: str` and `top_k: int`, as objective distill has"))

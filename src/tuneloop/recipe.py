@@ -77,7 +77,8 @@ class Recipe:
         given["base"] = self._portable_model(given["base"])
         options = given.get("objective")
         if isinstance(options, dict):
-            models = {k: self._portable_model(options[k]) for k in ("reference", "teacher") if options.get(k)}
+            models = {key: self._portable_model(options[key]) for key in ("reference", "teacher")
+                      if isinstance(options.get(key), str)}
             given["objective"] = options = options | models
         if self.own_objective:
             reference = self.own_objective.reference

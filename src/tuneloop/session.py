@@ -46,7 +46,7 @@ class Session:
         if self.folder.has(self.method.artefact):
             return
         recipe, rows, plan = self.ready.recipe, self.ready.rows, self.plan
-        train, validation = (needs.add_columns(self, rows.groups[part]) for part in ("train", "validation"))
+        train, validation = needs.add_columns(self, rows.groups["train"], rows.groups["validation"])
         scalar = needs.scalar_head(self.model.model, recipe.objective, recipe.seed)
         self.model = ForestModel(self.method.apply(self.model.model, recipe.seed), self.packing.mode, scalar)
         self.trained = True
@@ -82,7 +82,9 @@ class Session:
                 name, self.model, ready.test_tokens, [row.answer for row in ready.test], ready.rows.labels,
                 ready.tokenizer, **options))
         if ready.rows.task == "pairs":
-            return self._finite(choose_preferred(name, self.model, ready.test_groups, ready.test, **options))
+            by_reward = self.model.scalar is not None and "scores" in ready.recipe.objective.needs
+            return self._finite(choose_preferred(name, self.model, ready.test_groups, ready.test, by_reward=by_reward,
+                                                 **options))
         sampling = Sampling(max_new_tokens=ready.recipe.evaluation.max_new_tokens)
         return self._finite(write_answers(name, self.model, ready.test_tokens, ready.test, ready.tokenizer, sampling,
                                           **options))

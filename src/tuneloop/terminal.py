@@ -51,6 +51,10 @@ class Terminal:
             mark = "[green]best so far[/]" if entry["best"] else "not better"
             self.console.print(f"  step {entry['step']:>5}  validation loss {entry['loss']:.4f}  {mark}")
             return
+        if entry["event"] == "memory":
+            self.say(f"step {entry['step']}: {entry['why']}; from now on at most {entry['token_budget']} tokens at "
+                     "once, with the same result")
+            return
         validation = "" if self.validation_loss is None else f"  validation {self.validation_loss:.4f}"
         self.progress.update(self.task, completed=entry["step"])
         self.now.plain = (f"step {entry['step']}  loss {entry['loss']:.4f}{validation}  "

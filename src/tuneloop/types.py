@@ -108,6 +108,11 @@ class Rollout:
         """The answer with the highest reward."""
         return self.answers[max(range(len(self.rewards)), key=self.rewards.__getitem__)]
 
+    @property
+    def has_contrast(self) -> bool:
+        """Whether some answer was rewarded more than another."""
+        return len(set(self.rewards)) > 1
+
 
 Sample = Conversation | Preference | Rated | Rollout
 

@@ -55,6 +55,9 @@ except KeyboardInterrupt:
     ended = "interrupted"
 kept = {name: float(p.double().sum()) for name, p in model.named_parameters() if p.requires_grad}
 (out / f"rank-{rank}.json").write_text(json.dumps({"told": told, "looks": looks, "ended": ended, "kept": kept}))
+if torch.distributed.is_initialized():      # or gloo's threads may be cut off while they still run
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 """
 
 

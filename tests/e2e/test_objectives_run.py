@@ -80,6 +80,45 @@ def test_a_teacher_is_another_model(tmp_path: Path, tiny_llama: Path) -> None:
     assert certificate["task"] == "open"
 
 
+@pytest.mark.parametrize("objective", ["ppo", "distill"])
+def test_no_validation_rows(objective: str, tmp_path: Path, tiny_llama: Path) -> None:
+    options = {"kind": objective} | ({"teacher": str(tiny_base(tmp_path / "teacher", seed=1))} if objective == "distill"
+                                     else {})
+    certificate = certified(tmp_path, tiny_llama, options, training={"epochs": 1},
+                            data={"train": "rows.jsonl", "split": {"validation": 0}})
+    assert certificate["test_rows"] > 0
+
+
+def test_a_teacher_with_other_tokens_is_refused_before_anything_is_loaded(tmp_path: Path, tiny_llama: Path) -> None:
+    teacher = tiny_base(tmp_path / "teacher")
+    tokenizer = json.loads((teacher / "tokenizer.json").read_text())
+    first, second = list(tokenizer["model"]["vocab"])[40:42]
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (teacher / "tokenizer.json").write_text(json.dumps(tokenizer))
+    recipe = recipe_of(tmp_path, tiny_llama, {"kind": "distill", "teacher": str(teacher)})
+    with pytest.raises(UserError, match="has another vocabulary than the base"):
+        run(recipe, tmp_path / "run", "check")
+
+
+def test_another_teacher_is_not_taken_for_the_first(tmp_path: Path, tiny_llama: Path) -> None:
+    teacher = tiny_base(tmp_path / "teacher", seed=1)
+    recipe = recipe_of(tmp_path, tiny_llama, {"kind": "distill", "teacher": str(teacher)}, training={"epochs": 1})
+    run(recipe, tmp_path / "run", "baseline")
+    assert RunFolder(tmp_path / "run").read("record.json")["asked"]["teacher"]["name"] == "teacher"
+    tiny_base(teacher, seed=2)
+    with pytest.raises(UserError, match="The weights of the reference model or teacher have changed"):
+        resume(recipe, tmp_path / "run")
+
+
+def test_rollouts_without_contrast_are_refused_where_they_teach_nothing(tmp_path: Path, tiny_llama: Path) -> None:
+    recipe = recipe_of(tmp_path, tiny_llama, "grpo")
+    write_jsonl(tmp_path / "rows.jsonl", [{"prompt": f"Q{i}", "completions": [f"A{i}"], "rewards": [i]}
+                                          for i in range(20)])
+    with pytest.raises(UserError, match="No prompt of the training rows has answers with different rewards"):
+        run(recipe, tmp_path / "run", "check")
+
+
 def test_a_second_run_asks_the_reference_model_nothing(tmp_path: Path, tiny_llama: Path,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     from tuneloop.inference import columns

@@ -113,7 +113,7 @@ def _trunk_pieces(pair: list[Rendered]) -> list[Piece]:
 def _measure(model: nn.Module, mode: Mode, pieces: list[Piece]) -> Measured:
     device = next(model.parameters()).device
     logprobs = []
-    with _still(model), _embedded(ForestModel(model).inner) as leaves:
+    with torch.enable_grad(), _still(model), _embedded(ForestModel(model).inner) as leaves:
         for _, _, out in passes(ForestModel(model, mode), pieces, device):
             out.logprobs.sum().backward()  # type: ignore[no-untyped-call]    # torch types no backward
             logprobs.append(out.logprobs.detach())

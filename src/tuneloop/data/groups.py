@@ -7,6 +7,8 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tuneloop.data.render import RenderProblem, render
 from tuneloop.types import Conversation, Group, Message, Preference, Rated, Rendered, Rollout, Sample
 
@@ -21,20 +23,23 @@ def group_all(samples: Sequence[Sample], tokenizer: ChatTokenizer) -> list[Group
     return [_group(sample, [next(rendered) for _ in mine]) for sample, mine in zip(samples, answers, strict=True)]
 
 
-def with_probes(samples: Sequence[Rated], groups: Sequence[Group], answers: Sequence[str], tokenizer: ChatTokenizer,
+def with_probes(samples: Sequence[Rated], groups: Sequence[Group], others: Sequence[Rated], tokenizer: ChatTokenizer,
                 limit: int | None) -> list[Group]:
-    """The groups with a probe each: the row's own prompt with `answers[i]`, which is another row's.
+    """The groups with a probe each: the row's own prompt, and the answer of the next of `others` that fits it not.
 
-    As in Ethayarajh et al. 2024, arXiv 2402.01306, section 4.1. A group whose probe would be longer than `limit` tokens
-    gets none.
+    As in Ethayarajh et al. 2024, arXiv 2402.01306, section 4.1; an answer to the same prompt would be no mismatch. A
+    group gets no probe where there is none, or where it would be longer than `limit` tokens.
     """
-    mismatched = [_conversation(sample, answer) for sample, answer in zip(samples, answers, strict=True)]
+    answers = [_mismatch(sample, i, others) for i, sample in enumerate(samples)]
+    asked = [_conversation(sample, answer or "") for sample, answer in zip(samples, answers, strict=True)]
+    return [Group(group.branches, (probe,)) if answer and isinstance(probe, Rendered)
+            and (limit is None or len(probe) <= limit) else group
+            for group, answer, probe in zip(groups, answers, render(asked, tokenizer), strict=True)]
 
-    def fits(probe: Rendered | RenderProblem) -> bool:
-        return isinstance(probe, Rendered) and (limit is None or len(probe) <= limit)
 
-    return [Group(group.branches, (probe,)) if fits(probe) else group      # type: ignore[arg-type]    # by fits
-            for group, probe in zip(groups, render(mismatched, tokenizer), strict=True)]
+def _mismatch(sample: Rated, at: int, others: Sequence[Rated]) -> str | None:
+    following = (others[(at + step) % len(others)] for step in range(1, len(others) + 1))
+    return next((o.answer for o in following if o.prompt != sample.prompt and o.answer != sample.answer), None)
 
 
 def preferred(sample: Sample, group: Group) -> Rendered:
@@ -73,8 +78,8 @@ def _named(sample: Sample) -> list[dict[str, Any]]:
         case Conversation():
             return [{}]
         case Preference():
-            return [{"margin": sample.margin}] * 2
+            return [{"margin": np.float32(sample.margin)}] * 2
         case Rated():
-            return [{"desirable": float(sample.desirable)}]
+            return [{"desirable": np.float32(sample.desirable)}]
         case Rollout():
-            return [{"rewards": reward} for reward in sample.rewards]
+            return [{"rewards": np.float32(reward)} for reward in sample.rewards]

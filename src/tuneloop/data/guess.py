@@ -112,9 +112,13 @@ def _data_lines(found: Guess) -> list[str]:
     if found.labels:
         lines.append(f"  # answers are one of {len(found.labels)} labels: {_one_line(_some(found.labels))}")
     if found.empty:
-        lines.append(f"  drop_empty: true                  # {len(found.empty)} rows have no answer, the first at line "
-                     f"{found.empty[0]}")
+        lines.append(f"  drop_empty: true                  # {len(found.empty)} rows {_why_dropped(found)}, the first "
+                     f"at line {found.empty[0]}")
     return lines
+
+
+def _why_dropped(found: Guess) -> str:
+    return "have no answer, or two that cannot be compared" if found.task == "pairs" else "have no answer"
 
 
 def _some(labels: Sequence[str]) -> str:

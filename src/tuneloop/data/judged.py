@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -34,7 +35,7 @@ CHATS = (CHAT, "conversations")
 EXTRAS = ("context", "input")
 LIKED = ("label", "kto_tag", "desirable")
 SAMPLED = ("completions", "answers", "responses", "outputs")
-YES, NO = ("true", "1", "yes"), ("false", "0", "no")
+YES, NO = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no")
 SPEAKERS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant"}
 _TRANSCRIPT = re.compile(r"\n\n(Human|Assistant):")
 
@@ -88,10 +89,10 @@ def judged_kind(table: Table) -> type[Any] | None:
     if "rewards" in columns and columns & set(SAMPLED):
         return Rollout
     liked = _column(table, LIKED)
-    answered = columns & {*ANSWERS, *CHATS}
-    if liked and answered and all(_is_liked(row.values.get(liked)) is not None for row in table.rows):
-        return Rated
-    return None
+    if not liked or not columns & {*ANSWERS, *CHATS}:
+        return None
+    said = sum(_is_liked(row.values.get(liked)) is not None for row in table.rows)
+    return Rated if 2 * said > len(table.rows) else None      # so that an odd row is told with its line
 
 
 def _column(table: Table, names: tuple[str, ...]) -> str | None:
@@ -127,10 +128,13 @@ class _Asked:
             return (Message("user", self.template.fill(values, needed=True)),)
         if self.question is None:
             return ()
-        if not isinstance(values.get(self.question), str):
-            return _turns(values.get(self.question), self.question)
-        texts = [as_text(values, column, optional=column != self.question) for column in self.columns]
-        return (Message("user", "\n\n".join(text for text in texts if text.strip())),)
+        given = values.get(self.question)
+        earlier = () if isinstance(given, str) else _turns(given, self.question)
+        if earlier and earlier[-1].role != "user":
+            raise RowError(f'"{self.question}" does not end with a user turn', "It ends with what is asked;")
+        asked = values | {self.question: earlier[-1].content if earlier else given}
+        texts = [as_text(asked, column, optional=column != self.question) for column in self.columns]
+        return (*earlier[:-1], Message("user", "\n\n".join(text for text in texts if text.strip())))
 
     def sentence(self, table: Table, *others: str) -> str:
         asked = f"the prompt is {named(self.columns)}" if self.columns else "the answers bring their prompt along"
@@ -226,7 +230,7 @@ def _pairs(table: Table, asked: _Asked) -> Format:
 
 
 def _rated(table: Table, asked: _Asked) -> Format:
-    liked, answer = _column(table, LIKED), _column(table, ANSWERS) or asked.question
+    liked, answer = _column(table, LIKED), _column(table, (*ANSWERS, *CHATS))
     assert liked is not None
     assert answer is not None
 
@@ -234,7 +238,10 @@ def _rated(table: Table, asked: _Asked) -> Format:
         before, text = _answered(values.get(answer), answer)
         prompt = _checked(before if answer == asked.question else _whole(asked.before(values), before), (text,),
                           asked.system)
-        return Rated(prompt, text, bool(_is_liked(values.get(liked))), origin)
+        verdict = _is_liked(values.get(liked))
+        if verdict is None:
+            raise RowError(f'"{liked}" is {json.dumps(values.get(liked))[:40]}', "It is true or false;")
+        return Rated(prompt, text, verdict, origin)
 
     return Format(f'each row is an answer, and "{liked}" says whether people liked it; '
                   + asked.sentence(table, liked, answer), make)

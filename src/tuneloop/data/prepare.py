@@ -21,7 +21,7 @@ from tuneloop.data.report import DataReport, FileReport, Found, label_counts, to
 from tuneloop.data.spec import DataSpec
 from tuneloop.data.split import draw, split, without_leaks
 from tuneloop.errors import UserError, raise_all
-from tuneloop.types import Conversation, Group, Origin, Rated, Rendered
+from tuneloop.types import Conversation, Group, Origin, Rated, Rendered, Rollout
 
 if TYPE_CHECKING:
     from tuneloop.models.tokenizer import ChatTokenizer
@@ -140,10 +140,8 @@ def _render(rows: Sequence[Any], tokenizer: ChatTokenizer) -> dict[Any, Group]:
 
 def _probed(rows: list[Rated], groups: list[Group], train: list[Rated], tokenizer: ChatTokenizer,
             limit: int | None) -> list[Group]:
-    """Every row with the answer of the next one; a lone row with that of a training row."""
-    others = rows if len(rows) > 1 else train[:1]
-    answers = [others[(i + 1) % len(others)].answer for i in range(len(rows))]
-    return with_probes(rows, groups, answers, tokenizer, limit)
+    """With answers of other rows of the part; a lone row with that of a training row."""
+    return with_probes(rows, groups, rows if len(rows) > 1 else train, tokenizer, limit)
 
 
 def _too_long(tokens: dict[Any, Group], limit: int | None, *, drop: bool) -> list[Origin]:
@@ -195,9 +193,16 @@ def _report(files: Files, removed: dict[str, list[Origin]], kept: Kept, rendered
         split={part: len(kept[part]) for part in PARTS},
         task=task,
         labels={part: label_counts(kept[part]) for part in PARTS} if is_labels else {},
-        warnings=[*tasks.spelling_warnings(everything), *_unseen_labels(kept)] if is_labels else [],
+        warnings=[*tasks.spelling_warnings(everything), *_unseen_labels(kept)] if is_labels else
+        _without_contrast(everything),
         **token_report(rendered),
     )
+
+
+def _without_contrast(rows: Sequence[Any]) -> list[str]:
+    alike = [row for row in rows if isinstance(row, Rollout) and not row.has_contrast]
+    return [f"prompts whose answers all have the same reward: {Found.at([row.origin for row in alike])}; objectives "
+            "that compare them (grpo, rloo) learn nothing there"] if alike else []
 
 
 def _unseen_labels(kept: Kept) -> list[str]:

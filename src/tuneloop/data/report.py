@@ -98,7 +98,8 @@ class DataReport:
     def _removed_lines(self) -> list[str]:
         sentences = {
             "duplicates": "exact duplicates removed",
-            "empty": "rows without an answer dropped",
+            "empty": "pairs that cannot be compared (an empty answer, equal ones, other prompts) dropped"
+                     if self.task == "pairs" else "rows without an answer dropped",
             "over_length": "rows that are too long dropped",
             "leaks": "rows removed because the same question is held out to judge the result",
             "not_drawn": "training rows left out, as data.max_train_rows asks",

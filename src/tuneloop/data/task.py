@@ -20,7 +20,12 @@ def decide(rows: Sequence[Sample], asked: Literal["auto", "labels", "open"]) -> 
 
     Rows that judge answers have no labels: pairs are judged as pairs, the others as open answers.
     """
+    if not rows:
+        return "open"       # `prepare` says that nothing is left, and why
     if not isinstance(rows[0], Conversation):
+        if asked != "auto":
+            raise UserError(f"data.answers is {asked}, but the rows of {rows[0].origin.file} judge answers.",
+                            fix="leave data.answers out")
         return "pairs" if isinstance(rows[0], Preference) else "open"
     conversations = [row for row in rows if isinstance(row, Conversation)]
     answers = [row.answer.strip() for row in rows]

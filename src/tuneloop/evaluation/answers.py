@@ -51,15 +51,15 @@ def write_answers(name: str, model: ForestModel, rows: Sequence[Rendered], sampl
 
 
 def choose_preferred(name: str, model: ForestModel, groups: Sequence[Group], pairs: Sequence[Preference], *,
-                     token_budget: int, share: bool, progress: Progress | None = None) -> Answers:
-    """The answer of each pair that the model prefers: the one with the higher reward, where it has a head for that;
-    else the one that is likelier per token, so that length does not decide. Ties go to the rejected one.
+                     by_reward: bool, token_budget: int, share: bool, progress: Progress | None = None) -> Answers:
+    """The answer of each pair that the model prefers: the one that its scalar head rewards more, where it has one for
+    that (`by_reward`); else the one that is likelier per token, so that length does not decide. Ties count as wrong.
     """
     samples = [branch for group in groups for branch in group.branches]
     of = [i for i, group in enumerate(groups) for _ in group.branches]
     options: dict[str, Any] = {"token_budget": token_budget, "share": share, "groups": of,
                                "progress": None if progress is None else lambda done: progress(done // 2)}
-    if model.scalar is not None:
+    if by_reward:
         better, worse = rewards(model, samples, **options).reshape(-1, 2).T
         return Answers(name, _preferred(pairs, better > worse))
     tokens = np.array([sample.supervised for sample in samples])

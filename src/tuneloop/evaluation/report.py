@@ -25,10 +25,10 @@ from tuneloop.record import RunFolder, write_atomic
 
 MODELS = {"base": "Base model", "tuned": "Tuned model", "rival": "TF-IDF rival"}
 METRIC_LABELS = {"accuracy": "Accuracy", "macro_f1": "Macro-F1", "rouge_l": "ROUGE-L", "exact_match": "Exact match",
-                 "perplexity": "Perplexity"}
+                 "preference_accuracy": "Preference accuracy", "perplexity": "Perplexity"}
 STAGES = ("data", "baseline", "training", "evaluation")
 
-_REPRODUCE = ("base", "method", "seeds", "data", "packing", "environment")
+_REPRODUCE = ("base", "method", "objective", "asked", "seeds", "data", "packing", "environment")
 _ANSWERS_SHOWN = 20
 _LABELS_IN_MATRIX = 12
 _MOST_CONFUSIONS = 20
@@ -51,7 +51,7 @@ def write_card(folder: RunFolder) -> Path:
         "base_model": base,
         "library_name": "transformers" if kind == "full" else "peft",
         "pipeline_tag": "text-generation",
-        "tags": ["tuneloop", kind, str(record.get("recipe", {}).get("objective", "sft"))],
+        "tags": ["tuneloop", kind, record.get("objective", {}).get("kind", "sft")],
     }
     card = _environment().get_template("card.md.j2").render(
         front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(),

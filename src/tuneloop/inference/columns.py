@@ -69,14 +69,16 @@ class ColumnCache:
 class Scorer:
     """A model that gives columns, and the cache that remembers them.
 
-    `identity` names the model's weights and precision. `top` asks for a teacher's most likely tokens.
+    `opened` gives the model and whether it shares prefixes, and is called only where something must be computed.
+    `identity` names what the model computes: weights, configuration, precision. `top` asks for a teacher's most likely
+    tokens.
     """
 
-    def __init__(self, model: ForestModel, identity: str, cache: ColumnCache, *, token_budget: int, share: bool,
-                 top: int = 0) -> None:
-        self._model, self._cache, self._top = model, cache, top
+    def __init__(self, opened: Callable[[], tuple[ForestModel, bool]], identity: str, cache: ColumnCache, *,
+                 token_budget: int, top: int = 0) -> None:
+        self._opened, self._cache, self._top = opened, cache, top
         self._asked = f"{identity}:{top}".encode()
-        self._budget, self._share = token_budget, share
+        self._budget = token_budget
 
     def columns(self, samples: Sequence[Rendered], progress: Progress | None = None) -> list[Columns]:
         """For every sample its `logprobs` (supervised,), and with `top` `top_ids` and `top_logprobs` (supervised, top).
@@ -103,18 +105,19 @@ class Scorer:
         if not samples:
             return
         plain = [Rendered(s.ids, s.weights, s.origin) for s in samples]
-        was_training = self._model.training
-        self._model.eval()
+        model, share = self._opened()
+        was_training = model.training
+        model.eval()
         try:
-            pieces = cut_step(plain, self._budget, share=self._share)
-            device = next(self._model.parameters()).device
-            for piece, batch, out in passes(self._model, pieces, device, top=self._top):
+            pieces = cut_step(plain, self._budget, share=share)
+            device = next(model.parameters()).device
+            for piece, batch, out in passes(model, pieces, device, top=self._top):
                 ends = np.cumsum(np.bincount(piece.forest.branch_of, minlength=batch.branches))[:-1]
                 split = {name: np.split(column, ends) for name, column in _arrays(out).items()}
                 yield [(i, {name: parts[branch] for name, parts in split.items()})
                        for branch, i in enumerate(piece.samples)]
         finally:
-            self._model.train(was_training)
+            model.train(was_training)
 
     def _key(self, sample: Rendered) -> bytes:
         digest = hashlib.sha256(self._asked)

@@ -32,7 +32,7 @@ def score(model: ForestModel, samples: Sequence[Rendered], *, token_budget: int,
     total, without_end = np.zeros(len(samples)), np.zeros(len(samples))
     pieces = cut_step(samples, token_budget, groups=groups, share=share)
     for piece, out in _answered(model, pieces, frozenset(), progress):
-        logprobs, branch_of = out.logprobs.double().cpu().numpy(), piece.forest.branch_of
+        logprobs, branch_of = out.logprobs.cpu().double().numpy(), piece.forest.branch_of
         last = np.flatnonzero(np.diff(branch_of, append=-1))            # the pair that ends each branch
         total[piece.samples] = np.bincount(branch_of, logprobs)
         without_end[piece.samples] = total[piece.samples] - logprobs[last]
@@ -47,7 +47,7 @@ def rewards(model: ForestModel, samples: Sequence[Rendered], *, token_budget: in
     pieces = cut_step(samples, token_budget, groups=groups, share=share, keep_last=True)
     for piece, out in _answered(model, pieces, frozenset({"scores"}), progress):
         assert out.scores is not None
-        found[piece.samples] = out.scores.double().cpu().numpy()
+        found[piece.samples] = out.scores.cpu().double().numpy()
     return found
 
 

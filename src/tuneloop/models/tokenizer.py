@@ -49,9 +49,11 @@ class ChatTokenizer:
         named = {t.content for t in self.inner.added_tokens_decoder.values() if t.special}
         return frozenset(filter(None, named | set(self.inner.all_special_tokens)))
 
-    def vocabulary(self) -> dict[str, int]:
-        """Token to id."""
-        return cast("dict[str, int]", self.inner.get_vocab())
+    def check_same_tokens(self, other: ChatTokenizer, name: str) -> None:
+        """Raise a UserError unless `other`, the tokenizer of the model `name`, has the same tokens and ids."""
+        if self.inner.get_vocab() != other.inner.get_vocab():
+            raise UserError(f"{name} has another vocabulary than the base, so its log-probs are of other tokens.",
+                            wanted="a model of the same family, with the same tokenizer")
 
     @property
     def pad_id(self) -> int:

@@ -25,10 +25,19 @@ class Objective:
     pace: ClassVar[float] = 1.0
     """What is planned as the learning rate, as a multiple of the method's own for instruction tuning."""
 
+    compares: ClassVar[bool] = False
+    """Whether it learns only from prompts whose answers have different rewards."""
+
     @property
     def needs(self) -> frozenset[str]:
         """Names out of REDUCERS and COLUMNS."""
         return frozenset()
+
+    @property
+    def asks(self) -> dict[str, str]:
+        """Models beside the base that it asks about the rows: the need, and the model's name in the recipe."""
+        named = {"reference_logprobs": getattr(self, "reference", None), "teacher": getattr(self, "teacher", None)}
+        return {need: name for need, name in named.items() if need in self.needs and isinstance(name, str)}
 
     @property
     def denominator(self) -> Denominator:

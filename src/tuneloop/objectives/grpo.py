@@ -56,6 +56,7 @@ class Objective(base.Objective):
 
     batch_kind = Rollout
     pace = 0.05
+    compares = True
 
     def __post_init__(self) -> None:
         if not 0 < self.epsilon < 1:

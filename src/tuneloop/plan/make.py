@@ -17,7 +17,7 @@ from tuneloop.plan import estimate
 from tuneloop.plan.hardware import Hardware
 from tuneloop.plan.spec import TrainingSpec
 from tuneloop.record import Value
-from tuneloop.types import Group, Rendered
+from tuneloop.types import Group
 
 GIB = 2**30
 SAFE = 0.7              # share of the memory that is planned with: estimates may be low
@@ -63,21 +63,20 @@ class Workload:
 
     train: Sequence[Group]
     validation: Sequence[Group]
-    test: Sequence[Rendered]
-    choices: int                # answers scored per test row; 0 where answers are generated
+    test: Sequence[Group]       # what is scored of each test row
+    choices: int                # answers that a test row is scored with; 0 where answers are generated
     max_new_tokens: int
     frozen_passes: int = 0      # models that are asked about the training rows once, before training
     pace: float = 1.0           # what the objective makes of the method's learning rate
 
-    @property
-    def longest(self) -> int:
+    def longest(self, share: bool) -> int:
         """Tokens of the longest row, or of the largest group, which is never split."""
-        return max(unique_tokens(sorted_paths(group.branches, None, True), True) for group in self.train)
+        return max(unique_tokens(sorted_paths(group.branches, None, True), share) for group in self.train)
 
 
-def check_fits(shape: Shape, hardware: Hardware, base: str) -> None:
-    """Refuse a base whose weights alone do not fit, before anything is loaded."""
-    needed = estimate.RUNTIME_BYTES + 4 * shape.parameters
+def check_fits(shape: Shape, hardware: Hardware, base: str, beside: Shape | None = None) -> None:
+    """Refuse a model whose weights alone do not fit, `beside` another that is loaded, before anything is loaded."""
+    needed = estimate.RUNTIME_BYTES + 4 * shape.parameters + (4 * beside.parameters if beside else 0)
     if needed > hardware.available_bytes:
         raise UserError(f"{base} does not fit in memory: its {shape.parameters / 1e6:,.0f}M parameters need "
                         f"{needed / GIB:.1f} GiB, and {hardware.available_bytes / GIB:.1f} GiB are free.",
@@ -100,7 +99,7 @@ def make(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Workloa
     values.setdefault("training.checkpoint_every", Value(looks.value, "planned", "with every look at validation"))
     share = method.exact_when_shared
     unique, logical = _tokens_per_step(work.train, batch, share)
-    largest = int(min(budget, max(unique, work.longest)))
+    largest = int(min(budget, max(unique, work.longest(share))))
     memory = estimate.training_memory(shape, cost, largest, values["training.checkpointing"].value)
     limit, notes = _limit(training, hardware), []
     if memory.total_bytes > limit:
@@ -112,7 +111,7 @@ def make(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Workloa
 
 def _resolve(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Workload,
              hardware: Hardware) -> dict[str, Value]:
-    rows, longest = len(work.train), work.longest
+    rows, longest = len(work.train), work.longest(method.exact_when_shared)
     rate, why = method.learning_rate(shape.parameters)
     if work.pace != 1:
         rate, why = rate * work.pace, f"{work.pace:g} times that of instruction tuning, as the objective asks ({why})"
@@ -161,11 +160,13 @@ def _seconds(shape: Shape, cost: Any, work: Workload, hardware: Hardware, steps:
     def forward(groups: Sequence[Group], choices: int) -> float:
         if not groups:
             return 0.0
-        per_row = _tokens_per_step(groups, 32, share)[0] / min(32, len(groups)) + 3 * max(0, choices - 1)
+        per_row = _tokens_per_step(groups, 32, share)[0] / min(32, len(groups))
+        if len(groups[0].branches) == 1:        # other labels have a few tokens of their own
+            per_row += 3 * max(0, choices - 1)
         return estimate.forward_flops(shape, per_row * len(groups), 2 * max(1, choices) * len(groups)) / rate
 
     supervised = float(np.mean([sum(r.supervised for r in group.branches) for group in work.train]))
-    evaluation = forward([Group((r,)) for r in work.test], work.choices)
+    evaluation = forward(work.test, work.choices)
     if not work.choices:        # generation reads all weights for every token, in batches of about 16
         answer = min(work.max_new_tokens, 2 * supervised)
         evaluation += estimate.forward_flops(shape, 4, 4) * answer * len(work.test) / 16 / rate * 4

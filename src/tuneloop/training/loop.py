@@ -26,6 +26,7 @@ import torch
 from tuneloop.compute.cut import cut_step, totals_of
 from tuneloop.compute.flops import Meter
 from tuneloop.compute.model import ForestModel
+from tuneloop.compute.packing import sorted_paths, unique_tokens
 from tuneloop.compute.passes import passes
 from tuneloop.errors import TrainingFailed
 from tuneloop.objectives.base import REDUCERS, Objective
@@ -142,7 +143,7 @@ def _step(trainer: _Trainer, optimizer: Any, train: Sequence[Group], step: int) 
             if accelerator.num_processes > 1 or not ran_out(error):
                 raise
             optimizer.zero_grad(set_to_none=True)
-            trainer.governor.halve(step + 1, max(len(r) for group in chosen for r in group.branches), error)
+            trainer.governor.halve(step + 1, max(_tokens(group, settings.share) for group in chosen), error)
     norm = float(accelerator.clip_grad_norm_(trainer.model.parameters(), settings.max_grad_norm))
     if not (math.isfinite(means["loss"]) and math.isfinite(norm)):
         raise TrainingFailed(_explain_not_finite(means["loss"], norm, rate, step),
@@ -277,6 +278,11 @@ def _anyone(accelerator: Any, flag: bool) -> bool:
     if accelerator.num_processes == 1:
         return flag
     return bool(accelerator.reduce(torch.tensor(int(flag), device=accelerator.device), "sum") > 0)
+
+
+def _tokens(group: Group, share: bool) -> int:
+    """Tokens of a group, which is never split."""
+    return unique_tokens(sorted_paths(group.branches, None, True), share)
 
 
 def samples_of_step(count: int, batch_size: int, step: int, seed: int) -> list[int]:

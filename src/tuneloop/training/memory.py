@@ -29,10 +29,13 @@ class Governor:
         self._report = report
 
     def halve(self, step: int, longest: int, error: Exception) -> None:
-        """After memory ran out. Raises TrainingFailed where a single row is larger than what would be left."""
+        """After memory ran out. Raises TrainingFailed where the largest group, which is never split, would not fit.
+
+        `longest`: its tokens.
+        """
         if self.token_budget <= max(FEWEST_TOKENS, longest // 2):
             raise TrainingFailed(
-                f"Memory ran out at step {step} with one row of {longest} tokens at a time.",
+                f"Memory ran out at step {step} with {longest} tokens at once: one row, or the answers to one prompt.",
                 fix="set training.checkpointing=true, lower data.max_length_tokens, or take a smaller base") from error
         self.token_budget //= 2
         self._report({"event": "memory", "step": step, "token_budget": self.token_budget, "why": "memory ran out"})

@@ -82,6 +82,43 @@ def test_a_probe_that_would_be_too_long_is_left_out(tmp_path: Path) -> None:
     assert all(len(p) <= 70 for part in found.groups.values() for g in part for p in g.probes)
 
 
+def test_rows_made_from_pairs_are_probed_across_prompts(tmp_path: Path) -> None:
+    """A liked row's neighbour is the disliked answer to the same prompt, which is no mismatch."""
+    rows = [{"prompt": f"Q{i // 2}", "completion": f"{'good' if i % 2 else 'bad'} {i // 2}", "label": bool(i % 2)}
+            for i in range(40)]
+    found = prepared(tmp_path, Rated, rows)
+    for row, own in zip(found.train, found.groups["train"], strict=True):
+        probe = said(own.probes[0]).removesuffix("<end>")
+        assert probe.split()[1] != row.answer.split()[1]
+
+
+def test_answers_that_nothing_else_can_be_put_in_place_of_get_no_probe(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Q{i}", "completion": "A" if i < 11 else "B", "label": bool(i % 2)} for i in range(12)]
+    found = prepared(tmp_path, Rated, rows, split={"validation": 0, "test": 0})
+    assert all(len(g.probes) == 1 for g in found.groups["train"])
+    alike = prepared(tmp_path, Rated, [row | {"completion": "A"} for row in rows], split={"validation": 0, "test": 0})
+    assert not any(g.probes for g in alike.groups["train"])
+
+
+def test_rewards_without_contrast_are_told(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Q{i}", "completions": ["A", "B"], "rewards": [1, i % 3 and 1]} for i in range(12)]
+    warnings = prepared(tmp_path, Rollout, rows).report.warnings
+    assert len(warnings) == 1
+    assert warnings[0].startswith("prompts whose answers all have the same reward: 8 (rows.jsonl line")
+
+
+def test_nothing_left_is_told(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Q{i}", "chosen": "same", "rejected": "same"} for i in range(12)]
+    with pytest.raises(UserError, match=r"No usable row is left in data.train"):
+        prepared(tmp_path, Preference, rows, drop_empty=True)
+
+
+def test_the_kind_of_answers_cannot_be_given_for_rows_that_judge(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Q{i}", "chosen": "good", "rejected": "bad"} for i in range(12)]
+    with pytest.raises(UserError, match=r"data.answers is labels, but the rows of rows.jsonl judge answers"):
+        prepared(tmp_path, Preference, rows, answers="labels")
+
+
 def test_the_longer_answer_of_a_pair_counts(tmp_path: Path) -> None:
     rows = [{"prompt": f"Q{i}", "chosen": "good", "rejected": "bad" * (20 if i == 3 else 1)} for i in range(12)]
     with pytest.raises(UserError, match=r"1 row is longer than 60 tokens: rows.jsonl line 4"):

@@ -91,6 +91,26 @@ def test_what_is_wrong_with_a_row(kind: type[Any], row: dict[str, Any], told: st
     assert told in refused(kind, row)
 
 
+@pytest.mark.parametrize("key", ["prompt", "conversations"])
+def test_context_joins_what_is_asked_last(key: str) -> None:
+    row = {"context": "C", key: TURNS, "chosen": "good", "rejected": "bad"}
+    assert only(Preference, row).prompt == (*LONG[:-1], Message("user", "C\n\nQ"))
+
+
+def test_a_template_beside_chats_that_people_liked() -> None:
+    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+    assert only(Rated, {"prompt": "Q", "messages": turns, "label": True}).answer == "A"
+    row = {"messages": turns, "label": True, "topic": "T"}
+    assert "different questions" in refused(Rated, row, prompt="On {topic}")
+
+
+def test_one_odd_label_is_told_with_its_line() -> None:
+    rows: list[dict[str, Any]] = [{"prompt": f"Q{i}", "completion": "A", "label": bool(i % 2)} for i in range(12)]
+    rows[4]["label"] = None
+    assert 'line 5: "label" is null. It is true or false; mend line 5' in refused(Rated, *rows)
+    assert "set objective=kto" in refused(Conversation, *rows)
+
+
 def test_pairs_that_say_nothing_are_dropped_on_request() -> None:
     rows = [{"prompt": "Q", "chosen": "good", "rejected": r} for r in ("bad", "good", "")]
     found = recognise_as(table(*rows), Preference, drop_empty=True)

@@ -35,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Counting:
 
 
 def scorer(model: ForestModel, cache: ColumnCache, identity: str = "a", top: int = 0) -> Scorer:
-    return Scorer(model, identity, cache, token_budget=70, share=True, top=top)
+    return Scorer(lambda: (model, True), identity, cache, token_budget=70, top=top)
 
 
 def test_columns_equal_the_models_own(model: Counting, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_a_row_that_alone_does_not_fit_stops_with_advice(lora: Lora, tmp_path: P
         def forward(self, batch: Any, *rest: Any) -> Any:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(TrainingFailed, match=r"one row of 80 tokens"):
+    with pytest.raises(TrainingFailed, match=r"with 80 tokens at once: one row, or the answers"):
         train(tmp_path / "run", lora(Tiny))
 
 
