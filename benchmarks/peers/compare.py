@@ -161,6 +161,7 @@ def _measure(bench: Bench, task: Task, peer: Peer) -> Row:
 
 def _slow(bench: Bench, task: Task, peer: Peer, ours: Any, warming: bool) -> Row:
     """A peer that did not finish a step in time: its ratio is a lower bound."""
+    peer.stop()         # or it would slow our own step down
     seconds = peer.timeout + (START_SECONDS if warming else 0.0)
     own = ours.step(task.steps[0]).seconds
     ratio, low, high = interval([peer.timeout / own])

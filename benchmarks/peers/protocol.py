@@ -33,9 +33,9 @@ class Gate:
         self._began = time.perf_counter()
 
     def closes(self, loss: float | None = None) -> None:
-        """The step is done; its loss is given or the mean of `losses`."""
+        """The step is done; its loss is given, or the sum of `losses`, which trainers divide by the step's tokens."""
         seconds = time.perf_counter() - self._began
-        found = sum(self.losses) / len(self.losses) if loss is None else loss
+        found = sum(self.losses) if loss is None else loss
         self._answers.write(json.dumps({"seconds": seconds, "loss": found}) + "\n")
 
 

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from tuneloop.errors import UserError
+from tuneloop.errors import TrainingFailed, UserError
 
 if TYPE_CHECKING:
     from tuneloop.recipe import Recipe
@@ -88,6 +88,10 @@ def init(data: Annotated[Path, typer.Argument(help="a data file: .csv .tsv .json
     found = guess(data, os.path.relpath(data, out.parent))
     if out.exists():
         raise UserError(f"{out} exists already.", fix="choose another name with --out")
+    try:
+        write_atomic(out, recipe_text(found, base))
+    except TrainingFailed as error:
+        raise UserError(error.found, fix="choose another place with --out") from error
     console.print(f"[bold]{escape(found.file)}[/]: {found.rows} rows. {escape(found.sentence)}")
     for note in found.notes:
         console.print(f"[dim]•[/] {escape(note)}")
@@ -96,7 +100,6 @@ def init(data: Annotated[Path, typer.Argument(help="a data file: .csv .tsv .json
         for heading, text in shown(row):
             console.print(f"[bold]{heading}[/]: {escape(text[:600])}")
     console.rule(style="dim")
-    write_atomic(out, recipe_text(found, base))
     console.print(f"{out} is written. Look at it, then: [bold]tuneloop check {out}[/], [bold]tuneloop run {out}[/]")
 
 
@@ -235,7 +238,7 @@ def runs_(action: Annotated[str, typer.Argument(metavar="[show]", show_default=F
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("run", "base", "method", "verdict", "what"):
+    for column in ("run", "base", "method", "objective", "verdict", "what"):
         table.add_column(column, no_wrap=column == "run", overflow="fold")
     for entry in listed:
         table.add_row(*(escape(str(v)) for v in entry.values()))
@@ -421,9 +424,9 @@ def _summary(folder: RunFolder) -> dict[str, str]:
         certificate = folder.read("certificate.json") if folder.has("certificate.json") else {}
     except UserError as error:      # one broken run must not hide the others
         record, certificate = {}, {"verdict": "unreadable", "sentence": error.found}
-    return {"run": folder.path.name, "base": record.get("base", {}).get("name", "?"),
-            "method": record.get("method", {}).get("kind", "?"), "verdict": certificate.get("verdict", "unfinished"),
-            "what": certificate.get("sentence", "")}
+    kinds = {part: record.get(part, {}).get("kind", "?") for part in ("method", "objective")}
+    return {"run": folder.path.name, "base": record.get("base", {}).get("name", "?"), **kinds,
+            "verdict": certificate.get("verdict", "unfinished"), "what": certificate.get("sentence", "")}
 
 
 def _show_run(folder: RunFolder, as_json: bool) -> None:

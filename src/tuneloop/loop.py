@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,12 +39,13 @@ ASKED = frozenset({"reference_logprobs", "old_logprobs", "teacher"})     # needs
 class Prepared:
     """Everything that is known before a weight is loaded: the first two stages."""
 
-    def __init__(self, recipe: Recipe, watch: Watcher) -> None:
-        self.recipe, self.watch = recipe, watch
+    def __init__(self, recipe: Recipe, watch: Watcher, given: dict[str, Any] | None = None) -> None:
+        """`given`: the recipe as it was written, where `recipe` is a resumed run's, with absolute paths."""
+        self.recipe, self.watch, self.given = recipe, watch, given or recipe.given
         self.base: Base = resolve(recipe.base, recipe.root, say=watch.say)
         self.tokenizer = ChatTokenizer(self.base.path)
         self.rows: Rows = prepare(recipe.data, recipe.root, self.tokenizer, self.tokenizer.max_length, recipe.seed,
-                                  recipe.objective.batch_kind)
+                                  recipe.objective.batch_kind, self.given["data"])
         if not self.rows.test:
             raise UserError("No test rows are held out, so nothing could be said about the result.",
                             fix="set data.split.test, or name a file with data.test")
@@ -126,14 +126,15 @@ def run(recipe: Recipe, folder: RunFolder, watch: Watcher | None = None, until: 
 
 def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
     """Read, check, split and render the rows; refuse what cannot be trusted."""
-    ready = Prepared(recipe, watch)
     known = folder.read("record.json") if folder.has("record.json") else {}
+    given = known.get("recipe", recipe.given)
+    ready = Prepared(recipe, watch, given)
     now: dict[str, Any] = {
         "recipe_used": recipe.portable(), "data": {"hashes": ready.rows.hashes, "order": ready.rows.order},
         "objective": recipe.objective_record,
         "asked": {need: {"name": other.name, "sha256": weights_sha256(other.path)}
                   for need, other in ready.asked.items()},
-        "base": {"name": recipe.base, "path": str(ready.base.path), "source": ready.base.source,
+        "base": {"name": given["base"], "path": str(ready.base.path), "source": ready.base.source,
                  "sha256": weights_sha256(ready.base.path), "parameters": read_shape(ready.base.path).parameters,
                  "notes": [*ready.base.notes, *ready.tokenizer.notes]}}
     if known:
@@ -141,7 +142,7 @@ def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
     for line in [*ready.base.notes, *ready.tokenizer.notes, *ready.rows.report.lines()]:
         watch.say(line)
     folder.write(ready.rows.report.to_json(), "data", "report.json")
-    folder.update_record(recipe=known.get("recipe", recipe.given), method=recipe.method.model_dump(),
+    folder.update_record(recipe=given, method=recipe.method.model_dump(),
                          seeds={"all": recipe.seed}, environment=environment(), **now)
     return ready
 
@@ -223,15 +224,15 @@ def _certify(ready: Prepared, folder: RunFolder, models: list[Answers]) -> dict[
 
 
 def _used_before(folder: RunFolder, rows: list[dict[str, Any]]) -> int:
-    """How many certified runs beside this one were judged on some of the same rows, known by file name and line.
+    """How many certified runs beside this one were judged on some of the same rows, known by what their files hold.
 
-    Not by their text, which changes with the prompt. A resumed run keeps its first count.
+    Not by the prompt, which the recipe may change. A resumed run keeps its first count.
     """
     if folder.has("certificate.json"):
         return int(folder.read("certificate.json")["test_rows_used_before"])
 
-    def tested(lines: list[dict[str, Any]]) -> set[tuple[str, int]]:
-        return {(Path(line["origin"]["file"]).name, line["origin"]["line"]) for line in lines}
+    def tested(lines: list[dict[str, Any]]) -> set[str]:
+        return {line["origin"].get("row", "") for line in lines} - {""}
 
     mine = tested(rows)
     return sum(other.has("certificate.json") and other.path.resolve() != folder.path.resolve()

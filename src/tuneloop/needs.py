@@ -80,7 +80,8 @@ def _ask(session: Session, groups: list[Group], need: str, names: dict[str, str]
         return ForestModel(model, packing.mode), packing.share
 
     identity = f"{base_sha256((other or session.ready.base).path)}:{made}:{where.type}"
-    session.watch.stage("teacher" if top else "reference", sum(len(g.branches + g.probes) for g in groups))
+    stage = {"old_logprobs": "old policy", "teacher": "teacher"}.get(need, "reference")
+    session.watch.stage(stage, sum(len(g.branches + g.probes) for g in groups))
     store = ColumnCache(cache.root() / "columns.db")
     try:
         scorer = Scorer(opened, identity, store, token_budget=session.plan["training.token_budget"], top=top)

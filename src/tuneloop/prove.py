@@ -284,7 +284,8 @@ def _does_without(bench: Bench, need: str) -> bool:
 
 def _finite(whole: Step) -> Check:
     if not math.isfinite(whole.loss):
-        why = f"The loss is {whole.loss}: a logarithm of 0, a division by 0, or an exponential that overflows."
+        why = f"The loss is {whole.loss}: a logarithm of 0, a division by 0, an exponential that overflows, or log-" \
+              'probs that are read where `needs` names "scores" alone (add "logprobs").'
     elif whole.gradient is None:
         why = "The loss carries no gradient: something between `out` and the result is detached (.detach(), .item(), " \
               "torch.no_grad, or a comparison)."

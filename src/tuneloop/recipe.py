@@ -40,6 +40,9 @@ TOP = [*SCALARS, *PARTS, *CHOICES]
 DEFAULTS = {"name": "run", "seed": 0, "goal": {}, "training": {}, "evaluation": {}, "method": "lora",
             "objective": "sft"}
 
+TEXTS = {("data", "prompt"), ("data", "answer"), ("data", "system")}
+"""Keys whose values on the command line are taken as they are typed, unless in quotes of YAML."""
+
 Path_ = tuple[str, ...]
 
 
@@ -109,6 +112,9 @@ def load(path: Path, overrides: Sequence[str] = (), *, run_own_code: bool = True
         raise UserError(f"{path} is a data file, not a recipe.", fix=f"write a recipe for it: tuneloop init {path}")
     try:
         text = path.read_text(encoding="utf-8")
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder, not a recipe.",
+                        fix=f"name the file, such as {path / 'recipe.yaml'}") from None
     except FileNotFoundError:
         raise UserError(f"There is no recipe {path}.", fix="`tuneloop init DATA_FILE` writes one") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -188,6 +194,9 @@ def _override(given: dict[str, Any], override: str) -> Path_:
         if not isinstance(inner, dict):
             inner = {"kind": inner}
         at[part] = at = dict(inner)
+    if path in TEXTS and text[:1] not in ("'", '"') and text:       # {label} would be a mapping to YAML
+        at[path[-1]] = text
+        return path
     try:
         at[path[-1]] = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -285,6 +294,8 @@ class _Checker:
         if item["type"] == "value_error" and not item["loc"] and isinstance(value, dict):
             spoken = next((word for word in re.findall(r"\w+", wanted) if word in value), None)
             at, found = ((*path, spoken), value[spoken]) if spoken else (at, value)
+        if item["type"] == "model_type":        # a whole part in place of its keys
+            wanted = "its keys, such as data.split.test=0.2" if at == ("data", "split") else "keys and values"
         quotes = item["type"] == "string_type" and isinstance(item["input"], dict)
         self._add(at, f"'{'.'.join(at)}' is {found!r}",
                   fix='put it in quotes, such as "{label}"' if quotes else "",

@@ -82,6 +82,8 @@ class RunFolder:
         try:
             path.mkdir(parents=True)
         except FileExistsError:
+            if not (path / "recipe.yaml").is_file():
+                raise UserError(f"{path} exists already, and is no run.", fix="choose another --folder") from None
             raise UserError(f"The run folder {path} exists already; a run never overwrites another.",
                             fix=f"continue it with `tuneloop run --resume {path}`, or choose another --folder"
                             ) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneloop import needs
@@ -12,9 +13,10 @@ from tuneloop.compute.model import ForestModel
 from tuneloop.errors import TrainingFailed, UserError
 from tuneloop.evaluation.answers import choose_labels, choose_preferred, write_answers
 from tuneloop.inference.generate import generate
+from tuneloop.models.aliases import published_name
 from tuneloop.models.load import load_model
 from tuneloop.plan.make import Plan
-from tuneloop.record import RunFolder
+from tuneloop.record import RunFolder, read_json, write_json
 from tuneloop.training.checkpoint import newest_step, publish, trainable
 from tuneloop.training.loop import Settings, fit
 from tuneloop.training.watch import Watcher
@@ -102,6 +104,7 @@ class Session:
     def _publish(self) -> None:
         def write(into: Any) -> None:
             self.method.save(self.model.model, into)
+            _make_portable(into, published_name(self.ready.given["base"]))
             needs.save_scalar(self.model.scalar, into, self.ready.recipe.objective)
             self.ready.tokenizer.save(into)
 
@@ -137,6 +140,14 @@ class Session:
                 "peak_memory_bytes": progress["peak_memory_bytes"],
                 "expected": {"seconds": self.plan.seconds["training"],
                              "peak_memory_bytes": self.plan.memory.total_bytes}}
+
+
+def _make_portable(folder: Path, base: str) -> None:
+    """Name the base in an adapter's files as others know it, not by its place on this machine; no empty model card."""
+    (folder / "README.md").unlink(missing_ok=True)
+    config = folder / "adapter_config.json"
+    if config.is_file():
+        write_json(config, read_json(config) | {"base_model_name_or_path": base})
 
 
 def open_run(folder: RunFolder) -> tuple[nn.Module, Any]:

@@ -32,10 +32,14 @@ Denominator = Literal["weight", "branch", "group"]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a row came from; `line` counts from 1 in the file as the user sees it in an editor."""
+    """Where a row came from; `line` counts from 1 in the file as the user sees it in an editor.
+
+    `row` is a short hash of what the row holds in its file, whatever a prompt makes of it.
+    """
 
     file: str
     line: int
+    row: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"{self.file} line {self.line}"

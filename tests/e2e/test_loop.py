@@ -346,3 +346,19 @@ def test_another_base_is_refused(tmp_path: Path, tiny_llama: Path) -> None:
     file.write_bytes(content)
     with pytest.raises(UserError, match=r"weights of .* have changed"):
         resume(recipe, tmp_path / "run")
+
+
+def test_a_resumed_run_keeps_the_names_that_were_given(tmp_path: Path, tiny_llama: Path) -> None:
+    """Inside, its recipe has absolute paths; what is shown and published does not name places on this machine."""
+    labels_recipe(tmp_path, tiny_llama, training={"max_steps": 3})
+    (tmp_path / "base").symlink_to(tiny_llama)
+    words = ["base=base", "evaluation.rows=6"]
+    assert tuneloop("run", "recipe.yaml", *words, "--folder", "r", "--until", "baseline", cwd=tmp_path).returncode == 0
+    assert tuneloop("run", "--resume", "r", cwd=tmp_path).returncode in (0, 3, 4)
+    run_folder = RunFolder(tmp_path / "r")
+    assert run_folder.read("record.json")["base"]["name"] == "base"
+    assert run_folder.read("data", "report.json")["files"][0]["file"] == "rows.csv"
+    assert run_folder.read("adapter", "adapter_config.json")["base_model_name_or_path"] == "base"
+    assert not (tmp_path / "r" / "adapter" / "README.md").exists()
+    assert str(tmp_path) not in (tmp_path / "r" / "README.md").read_text()
+    assert "{text}" in (tmp_path / "r" / "README.md").read_text()

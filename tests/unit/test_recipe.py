@@ -269,7 +269,7 @@ def test_a_recipe_that_is_not_there_or_no_text(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_bytes(b"base: \xff\xfe\n")
     with pytest.raises(UserError, match="cannot be read"):
         load(tmp_path / "recipe.yaml")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is a folder, not a recipe"):
         load(tmp_path)
 
 

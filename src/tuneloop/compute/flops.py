@@ -26,10 +26,10 @@ Product = tuple[int, int, str]      # in, out, "forward" | "input" | "weight"
 
 
 class Meter:
-    """Counts the products of a model once, then tells the utilisation of every step."""
+    """Counts the products of a model once, then tells the utilisation of every step. `head` off: it is not computed."""
 
-    def __init__(self, model: ForestModel) -> None:
-        self._model = model
+    def __init__(self, model: ForestModel, *, head: bool = True) -> None:
+        self._model, self._head = model, head
         self._products: Counter[Product] = Counter()
         self._rate: float | None = None
 
@@ -79,7 +79,7 @@ class Meter:
                                               or config.hidden_size // config.num_attention_heads)
         attention = 14 * config.num_hidden_layers * width * sum(_pairs(p) for p in pieces)
         positions = sum(len(set(p.forest.predict_at.tolist())) for p in pieces)
-        head = 2 * self._head_products() * config.hidden_size * config.vocab_size * positions
+        head = 2 * self._head_products() * config.hidden_size * config.vocab_size * positions if self._head else 0
         return float(linear + attention + head)
 
     def _head_products(self) -> int:

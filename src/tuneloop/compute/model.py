@@ -21,6 +21,7 @@ from tuneloop.compute.prefix import Prefix
 from tuneloop.types import Batch, Forest, Outputs
 
 Mode = Literal["forest", "padded", "rows"]
+SCORES_ALONE = frozenset({"scores"})
 
 
 class ForestModel(nn.Module):
@@ -63,12 +64,14 @@ class ForestModel(nn.Module):
         """
         if self.mode == "forest" and not batch.branches:
             return self._trunk(batch, prefix)
+        if self.mode != "rows" and needs == SCORES_ALONE:
+            return self._scores(batch, prefix)
         wanted = Wanted("entropy" in needs, "mean_logprobs" in needs,
                         batch.named["select_ids"] if "selected" in needs else None, top)
         if self.mode == "rows":
             reduced, hidden = self._rows(batch, wanted)
         else:
-            hidden = self._forest(batch, prefix) if self.mode == "forest" else self._padded(batch)
+            hidden = self._hidden(batch, prefix)
             positions, at = torch.unique(batch.predict_at, return_inverse=True)
             reduced = reduce_head(hidden[positions], at, batch.targets, self.inner.get_output_embeddings(),
                                   logit_shaping(self.inner.config), wanted)
@@ -77,6 +80,14 @@ class ForestModel(nn.Module):
             reduced.selected, reduced.top_ids, reduced.top_logprobs,
             values=self._scalar(hidden[batch.predict_at]) if "values" in needs else None,
             scores=self._scalar(hidden[batch.score_at]) if "scores" in needs else None)
+
+    def _hidden(self, batch: Batch, prefix: Prefix | None) -> Tensor:
+        return self._forest(batch, prefix) if self.mode == "forest" else self._padded(batch)
+
+    def _scores(self, batch: Batch, prefix: Prefix | None) -> Outputs:
+        hidden = self._hidden(batch, prefix)
+        return Outputs(hidden.new_full(batch.targets.shape, torch.nan), batch.branch_of, batch.branches,
+                       scores=self._scalar(hidden[batch.score_at]))
 
     def _scalar(self, hidden: Tensor) -> Tensor:
         if self.scalar is None:

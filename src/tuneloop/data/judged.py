@@ -35,7 +35,8 @@ CHATS = (CHAT, "conversations")
 EXTRAS = ("context", "input")
 LIKED = ("label", "kto_tag", "desirable")
 SAMPLED = ("completions", "answers", "responses", "outputs")
-YES, NO = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no")
+YES = ("true", "1", "1.0", "yes", "good", "up", "like", "liked", "desirable")
+NO = ("false", "0", "0.0", "no", "bad", "down", "dislike", "disliked", "undesirable")
 SPEAKERS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant"}
 _TRANSCRIPT = re.compile(r"\n\n(Human|Assistant):")
 
@@ -54,8 +55,8 @@ class Judgement:
 JUDGEMENTS: dict[type[Any], Judgement] = {
     Preference: Judgement("pairs of answers", "prompt, chosen and rejected (texts or messages), perhaps margin", "dpo"),
     Rated: Judgement("answers that people liked or not", "prompt, completion and label (true or false)", "kto"),
-    Rollout: Judgement("sampled answers with rewards", "prompt, completions (a list) and rewards (a number each)",
-                       "grpo"),
+    Rollout: Judgement("sampled answers with rewards", "prompt, completions (a list) and rewards (a number each); or "
+                       "prompt, completion and reward, an answer a row", "grpo"),
 }
 
 
@@ -78,7 +79,8 @@ def recognise_as(table: Table, kind: type[Any], *, prompt: str | None = None, an
         raise UserError(f"{table.file}: its rows are no {JUDGEMENTS[kind].what}{other} (columns: "
                         f"{', '.join(table.columns)}).", wanted=JUDGEMENTS[kind].wanted,
                         fix=f"set objective={JUDGEMENTS[found].objective}" if found else "rename the columns")
-    return read_all(table, _FORMATS[kind](table, _Asked.of(table, prompt, system)), drop_empty)
+    read = read_all(table, _FORMATS[kind](table, _Asked.of(table, prompt, system)), drop_empty)
+    return replace(read, samples=_merged(read.samples)) if kind is Rollout else read
 
 
 def judged_kind(table: Table) -> type[Any] | None:
@@ -86,7 +88,7 @@ def judged_kind(table: Table) -> type[Any] | None:
     columns = {name.lower() for name in table.columns}
     if {"chosen", "rejected"} <= columns:
         return Preference
-    if "rewards" in columns and columns & set(SAMPLED):
+    if ("rewards" in columns and columns & set(SAMPLED)) or ("reward" in columns and columns & set(ANSWERS)):
         return Rollout
     liked = _column(table, LIKED)
     if not liked or not columns & {*ANSWERS, *CHATS}:
@@ -248,12 +250,16 @@ def _rated(table: Table, asked: _Asked) -> Format:
 
 
 def _rollouts(table: Table, asked: _Asked) -> Format:
-    answers, rewards = _column(table, SAMPLED), _column(table, ("rewards",))
-    assert answers is not None
+    rewards = _column(table, ("rewards", "reward"))
     assert rewards is not None
+    single = rewards.lower() == "reward"
+    answers = _column(table, ANSWERS if single else SAMPLED)
+    assert answers is not None
 
     def make(values: Values, origin: Any) -> Rollout:
         texts, numbers = values.get(answers), values.get(rewards)
+        if single:
+            texts, numbers = [texts], [_number(values, rewards)]
         if not isinstance(texts, list) or not isinstance(numbers, list) or len(texts) != len(numbers) or not texts:
             raise RowError(f'"{answers}" and "{rewards}" are no lists of equal length',
                            "Every sampled answer has its reward;")
@@ -264,8 +270,18 @@ def _rollouts(table: Table, asked: _Asked) -> Format:
         prompt = _checked(_whole(asked.before(values), found[0][0]), said, asked.system)
         return Rollout(prompt, said, tuple(_finite(number, rewards) for number in numbers), origin)
 
-    return Format(f'each row is a prompt with the answers "{answers}" and their "{rewards}"; '
-                  + asked.sentence(table, answers, rewards), make)
+    what = f'an answer "{answers}" with its "{rewards}", and the rows of a prompt belong together' if single else \
+        f'a prompt with the answers "{answers}" and their "{rewards}"'
+    return Format(f"each row is {what}; {asked.sentence(table, answers, rewards)}", make)
+
+
+def _merged(rollouts: list[Rollout]) -> list[Rollout]:
+    """One for each prompt, in the place of its first row: answers are compared with all others to the same prompt."""
+    by_prompt: dict[Turns, list[Rollout]] = {}
+    for rollout in rollouts:
+        by_prompt.setdefault(rollout.prompt, []).append(rollout)
+    return [replace(same[0], answers=tuple(a for r in same for a in r.answers),
+                    rewards=tuple(x for r in same for x in r.rewards)) for same in by_prompt.values()]
 
 
 _FORMATS: dict[type[Any], Callable[[Table, _Asked], Format]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -61,13 +61,15 @@ class Rows:
 
 
 def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tokens: int | None, seed: int,
-            kind: type[Any] = Conversation) -> Rows:
+            kind: type[Any] = Conversation, shown: Mapping[str, Any] | None = None) -> Rows:
     """All rows that the recipe names, checked, split and rendered as samples of `kind`. Paths count from `root`.
+
+    `shown` has other names for the files of the parts, for people: a resumed run knows its files by absolute paths.
 
     `max_length_tokens` is what the base or the plan allows; the recipe's own limit may only be lower. Raises UserError
     with all problems of all files at once.
     """
-    files = _load(spec, root, kind)
+    files = _load(spec, root, kind, shown or {})
     task = tasks.decide([row for _, found in files.values() for row in found.samples], spec.answers)
     removed: dict[str, list[Origin]] = {"empty": [o for _, found in files.values() for o in found.dropped]}
     rows = _without_repeats(files, task, removed)
@@ -85,6 +87,10 @@ def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tok
     if not kept["train"]:
         raise UserError(f"No training row is left with data.max_train_rows={spec.max_train_rows}: rows that share a "
                         "prompt are drawn together.", fix="set it higher")
+    if task == "labels" and len(label_counts(kept["train"])) == 1:
+        raise UserError(f"All {len(kept['train'])} training rows that are left have the label "
+                        f'"{kept["train"][0].answer}".', wanted="rows of two labels at least",
+                        fix="raise data.max_train_rows, or hold out less")
     groups = {part: [tokens[row] for row in kept[part]] for part in PARTS}
     report = _report(files, removed, kept, [r for part in PARTS for g in groups[part] for r in g.branches], task)
     if kind is Rated:
@@ -97,7 +103,7 @@ Files = dict[str, tuple[Table, Recognised]]     # by part
 Kept = dict[str, list[Any]]                     # by part
 
 
-def _load(spec: DataSpec, root: Path, kind: type[Any]) -> Files:
+def _load(spec: DataSpec, root: Path, kind: type[Any], shown: Mapping[str, Any]) -> Files:
     files: Files = {}
     problems = []
     for part in PARTS:
@@ -105,7 +111,7 @@ def _load(spec: DataSpec, root: Path, kind: type[Any]) -> Files:
         if name is None:
             continue
         try:
-            table = read(root / Path(name).expanduser(), name)
+            table = read(root / Path(name).expanduser(), str(shown.get(part) or name))
             files[part] = table, recognise_as(table, kind, prompt=spec.prompt, answer=spec.answer, system=spec.system,
                                               drop_empty=spec.drop_empty)
         except UserError as error:
@@ -192,11 +198,17 @@ def _report(files: Files, removed: dict[str, list[Origin]], kept: Kept, rendered
         judged=not isinstance(everything[0], Conversation),
         split={part: len(kept[part]) for part in PARTS},
         task=task,
-        labels={part: label_counts(kept[part]) for part in PARTS} if is_labels else {},
+        labels={part: label_counts(kept[part]) if is_labels else _verdicts(kept[part]) for part in PARTS}
+        if is_labels or isinstance(everything[0], Rated) else {},
         warnings=[*tasks.spelling_warnings(everything), *_unseen_labels(kept)] if is_labels else
         _without_contrast(everything),
         **token_report(rendered),
     )
+
+
+def _verdicts(rows: Sequence[Rated]) -> dict[str, int]:
+    liked = sum(row.desirable for row in rows)
+    return {"liked": liked, "not liked": len(rows) - liked}
 
 
 def _without_contrast(rows: Sequence[Any]) -> list[str]:

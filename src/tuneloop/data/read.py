@@ -7,6 +7,7 @@ become `\\n`.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -36,6 +37,11 @@ class Row:
     line: int
     values: dict[str, Any]
 
+    @property
+    def digest(self) -> str:
+        """A short hash of the values."""
+        return hashlib.sha256(json.dumps(self.values, sort_keys=True).encode()).hexdigest()[:16]
+
 
 @dataclass(frozen=True)
 class Table:
@@ -57,6 +63,9 @@ def read(path: Path, shown: str) -> Table:
     rows = _json_rows(text, shown) if kind == "JSON" else _jsonl_rows(text, shown)
     if not rows:
         raise UserError(f"{shown} holds no rows.", wanted=ONE_OBJECT_PER_ROW)
+    if kind == "JSON" and len(rows) > 1 and rows[0].line == rows[-1].line:
+        rows = [Row(number, row.values) for number, row in enumerate(rows, 1)]
+        notes = [*notes, "the whole list is on one line: what is called a line below is the number of a row"]
     return Table(shown, kind, rows, list(dict.fromkeys(c for row in rows for c in row.values)), notes)
 
 
@@ -98,6 +107,10 @@ def _read_csv(text: str, shown: str, notes: list[str]) -> Table:
     if delimiter in ";|":
         notes = [*notes, f"fields are separated by {DELIMITERS[delimiter]}"]
     rows = [Row(line, dict(zip(columns, fields, strict=True))) for line, fields in records[1:]]
+    taken = [column for column in columns if any(row.values[column].strip() == column for row in rows)]
+    if taken:
+        notes = [*notes, f"the first line was read as names of columns, and {', '.join(map(repr, taken))} also occurs "
+                 "below it: if the file has no header, put one above"]
     return Table(shown, "TSV" if delimiter == "\t" else "CSV", rows, columns, notes)
 
 

@@ -80,7 +80,7 @@ def read_all(table: Table, chosen: Format, drop_empty: bool) -> Recognised:
     dropped: list[Origin] = []
     flaws: list[tuple[Origin, RowError]] = []
     for row in table.rows:
-        origin = Origin(table.file, row.line)
+        origin = Origin(table.file, row.line, row.digest)
         try:
             samples.append(chosen.make(row.values, origin))
         except DroppableError as error:

@@ -73,7 +73,7 @@ class DataReport:
     judged: bool                            # whether rows judge answers and do not just give them
     split: dict[str, int]                   # rows of train, validation, test
     task: str                               # labels | open | pairs
-    labels: dict[str, dict[str, int]]       # part -> label -> rows; empty for open answers
+    labels: dict[str, dict[str, int]]       # part -> label (or liked, not liked) -> rows; empty for other rows
     tokens: dict[str, Lengths]              # of row, prompt and answer; an answer includes its end of turn
     supervised_percent: float               # share of all tokens that carry loss
     longest: dict[str, int]                 # file and line -> tokens
@@ -113,12 +113,13 @@ class DataReport:
     def _split_lines(self) -> list[str]:
         purpose = {"train": "learns from", "validation": "decides when to stop", "test": "judges the result"}
         found = ["split: " + ", ".join(f"{self.split[part]:,} rows {part} ({why})" for part, why in purpose.items())]
-        if self.task != "labels":
-            return [*found, "judged by: which answer of a pair is preferred" if self.task == "pairs"
-                    else "answers: open text"]
         total = Counter[str]()
         for counts in self.labels.values():
             total.update(counts)
+        if self.task != "labels":
+            liked = f", {total['liked']:,} liked and {total['not liked']:,} not" if total else ""
+            return [*found, "judged by: which answer of a pair is preferred" if self.task == "pairs"
+                    else f"answers: open text{liked}"]
         shown = [f"{label} {100 * n / total.total():.0f} %" for label, n in total.most_common(SHOWN_LABELS)]
         more = f", and {len(total) - len(shown)} more" if len(total) > len(shown) else ""
         return [*found, f"answers: one of {len(total)} labels: {', '.join(shown)}{more}"]
@@ -133,14 +134,16 @@ class DataReport:
 
 def token_report(rendered: Sequence[Rendered]) -> dict[str, Any]:
     """The fields of a DataReport that come from tokens; `rendered` is not empty."""
-    longest = sorted(rendered, key=len, reverse=True)[:SHOWN]
+    lengths: dict[str, int] = {}        # of a row, by its longest answer
+    for branch in rendered:
+        lengths[str(branch.origin)] = max(len(branch), lengths.get(str(branch.origin), 0))
     supervised = sum(r.supervised for r in rendered)
     return {
         "tokens": {"row": Lengths.of(len(r) for r in rendered),
                    "prompt": Lengths.of(len(r) - r.supervised for r in rendered),
                    "answer": Lengths.of(r.supervised for r in rendered)},
         "supervised_percent": 100 * supervised / sum(map(len, rendered)),
-        "longest": {str(r.origin): len(r) for r in longest},
+        "longest": dict(sorted(lengths.items(), key=lambda entry: -entry[1])[:SHOWN]),
     }
 
 

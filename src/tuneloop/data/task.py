@@ -9,7 +9,7 @@ from typing import Literal
 from tuneloop.data.flaws import listed
 from tuneloop.data.template import are_labels
 from tuneloop.errors import UserError
-from tuneloop.types import Conversation, Preference, Sample
+from tuneloop.types import Conversation, Preference, Rated, Sample
 
 Task = Literal["labels", "open", "pairs"]
 """How a model is judged: by choosing among labels, by what it writes, or by which answer of a pair it prefers."""
@@ -26,10 +26,16 @@ def decide(rows: Sequence[Sample], asked: Literal["auto", "labels", "open"]) -> 
         if asked != "auto":
             raise UserError(f"data.answers is {asked}, but the rows of {rows[0].origin.file} judge answers.",
                             fix="leave data.answers out")
+        verdicts = {row.desirable for row in rows if isinstance(row, Rated)}
+        if len(rows) > 1 and len(verdicts) == 1:
+            said = "liked" if verdicts == {True} else "disliked"
+            raise UserError(f"{rows[0].origin.file}: people {said} every answer.",
+                            wanted="answers that they liked, and others that they did not",
+                            fix="objective=sft learns from good answers alone" if verdicts == {True} else "")
         return "pairs" if isinstance(rows[0], Preference) else "open"
     conversations = [row for row in rows if isinstance(row, Conversation)]
     answers = [row.answer.strip() for row in rows]
-    if len(set(answers)) == 1:
+    if len(set(answers)) == 1 and len(rows) > 1:
         raise UserError(f"{rows[0].origin.file}: every answer is {answers[0][:60]!r}: nothing to learn and nothing to "
                         "tell apart.", wanted="at least two different answers",
                         fix="look at the answer column or the template data.answer")

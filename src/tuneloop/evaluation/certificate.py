@@ -122,6 +122,7 @@ def _checks(goal: Goal, metric: str, tuned: Interval, gain: Interval, rows: int)
 
 def _check(what: str, verdict: str, interval: Interval, bound: float, rows: int) -> dict[str, Any]:
     more = rows_needed(interval, bound, rows) if verdict == "undecided" else 0
+    more = _rounded(more) if more else more
     return {"what": what, "verdict": verdict, **interval.to_json(), "bound": bound, "more_rows": more}
 
 
@@ -153,7 +154,7 @@ def _shortfall(check: dict[str, Any]) -> str:
         return f"{asked}, and the whole interval of {check['low']:.3f} to {check['high']:.3f} is short of it"
     if check["more_rows"] is None:
         return f"{asked}, which the measured value hits exactly, so more test rows may not settle it"
-    return f"{asked}: about {_rounded(check['more_rows']):,} more test rows are needed to tell"
+    return f"{asked}: about {check['more_rows']:,} more test rows are needed to tell"
 
 
 def _rounded(rows: int) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from tuneloop.grading.metrics import METRICS
 from tuneloop.spec import Spec
@@ -34,4 +34,12 @@ class Goal(Spec):
     at_least: Annotated[float, Field(ge=0, le=1)] | None = None
     """The tuned model's score must be at least this."""
     better_than_base_by: Annotated[float, Field(ge=-1, le=1)] | None = 0.0
-    """The tuned model must beat the base by more than this, on the same rows; null to ask for no comparison."""
+    """The tuned model must beat the base by more than this, on the same rows. 0 unless another bound is given: a goal
+    without any asks for some gain. null asks for no comparison."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_the_bounds_given(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("at_least") is not None:
+            return {"better_than_base_by": None} | given
+        return given

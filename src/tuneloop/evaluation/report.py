@@ -21,6 +21,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from tuneloop.evaluation.charts import Axis, around, loss_chart
 from tuneloop.evaluation.text import duration, file_size, number, percent, perplexity, plain, points, words
 from tuneloop.grading.metrics import METRICS
+from tuneloop.models.aliases import published_name
 from tuneloop.record import RunFolder, write_atomic
 
 MODELS = {"base": "Base model", "tuned": "Tuned model", "rival": "TF-IDF rival"}
@@ -45,18 +46,19 @@ def write_report(folder: RunFolder) -> Path:
 def write_card(folder: RunFolder) -> Path:
     """Write `README.md`, the model card with the front matter that model hubs read; return its path."""
     record, certificate = _json(folder, "record.json"), _json(folder, "certificate.json")
-    base = record.get("base", {}).get("name", "unknown")
-    kind = _method(record)
+    base = published_name(record.get("base", {}).get("name", "unknown"))
+    kind, objective = _method(record), record.get("objective", {}).get("kind", "sft")
     front = {
         "base_model": base,
         "library_name": "transformers" if kind == "full" else "peft",
-        "pipeline_tag": "text-generation",
-        "tags": ["tuneloop", kind, record.get("objective", {}).get("kind", "sft")],
+        "pipeline_tag": "text-classification" if objective == "reward" else "text-generation",
+        "tags": ["tuneloop", kind, objective],
     }
     card = _environment().get_template("card.md.j2").render(
         front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(),
         run=record.get("run", folder.path.name), base=base, kind=kind, certificate=certificate, record=record,
-        table=_score_table(certificate))
+        table=_score_table(certificate), prompt=record.get("recipe", {}).get("data", {}).get("prompt"),
+        objective=objective)
     path = folder.file("README.md")
     write_atomic(path, card)
     return path
@@ -82,8 +84,9 @@ def view(folder: RunFolder) -> dict[str, Any]:
         "stages": _stages(record, plan),
         "resources": _resources(record, plan, metrics),
         "confusion": _confusion(predictions) if labels and predictions else None,
-        "answers": _answers(predictions, chosen),
+        "answers": _answers(predictions, certificate.get("task", "open")),
         "predictions": len(predictions),
+        "objective": record.get("objective", {}).get("kind", ""),
         "wrong": _wrong(predictions) if chosen else None,
         "samples": _samples(folder.lines("samples.jsonl")),
         "data": readable(_json(folder, "data", "report.json")),
@@ -262,16 +265,16 @@ def _confusion(predictions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             for r in labels] for m in models}}
 
 
-def _answers(predictions: Sequence[Mapping[str, Any]], chosen: bool) -> list[dict[str, Any]]:
+def _answers(predictions: Sequence[Mapping[str, Any]], task: str) -> list[dict[str, Any]]:
     """The rows that tuned got most wrong come first; in equal measure, those that the base got right."""
-    metric = METRICS["accuracy" if chosen else "rouge_l"]
+    metric = METRICS["rouge_l" if task == "open" else "accuracy"]
 
     def grade(row: Mapping[str, Any], model: str) -> float:
         return metric.value([row["reference"]], [row["answers"].get(model, "")])
 
     graded = [(grade(row, "tuned"), -grade(row, "base"), row) for row in predictions]
     graded.sort(key=lambda entry: entry[:2])
-    return [{**row, "marks": {model: _mark(grade(row, model), chosen) for model in row["answers"]}}
+    return [{**row, "marks": {model: _mark(grade(row, model), task) for model in row["answers"]}}
             for _, _, row in graded[:_ANSWERS_SHOWN]]
 
 
@@ -279,9 +282,10 @@ def _wrong(predictions: Sequence[Mapping[str, Any]]) -> int:
     return sum(row["answers"].get("tuned", "").strip() != row["reference"].strip() for row in predictions)
 
 
-def _mark(score: float, chosen: bool) -> dict[str, str]:
-    if chosen:
-        return {"kind": "right", "text": "right"} if score else {"kind": "wrong", "text": "wrong"}
+def _mark(score: float, task: str) -> dict[str, str]:
+    right, wrong = ("the chosen one", "the rejected one") if task == "pairs" else ("right", "wrong")
+    if task != "open":
+        return {"kind": "right", "text": right} if score else {"kind": "wrong", "text": wrong}
     kind = "right" if score >= 0.99 else "wrong" if score < 0.5 else "part"
     return {"kind": kind, "text": f"ROUGE-L {score:.2f}"}
 

@@ -31,3 +31,9 @@ def aliases() -> dict[str, Alias]:
 
     listed = yaml.safe_load(files("tuneloop.models").joinpath("aliases.yaml").read_text(encoding="utf-8"))
     return {name: Alias(name=name, **entry) for name, entry in listed.items()}
+
+
+def published_name(base: str) -> str:
+    """What others call a base: the hub's id of a short name, and what it is called here otherwise."""
+    alias = aliases().get(base.lower())
+    return alias.hub if alias else base

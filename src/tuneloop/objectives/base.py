@@ -6,8 +6,12 @@ from typing import Any, ClassVar
 
 from tuneloop.types import Batch, Conversation, Denominator, LossOutput, Outputs
 
-REDUCERS = frozenset({"entropy", "mean_logprobs", "selected", "values", "scores"})
-"""What the wrapper computes on demand, by the names of the fields of `Outputs`."""
+REDUCERS = frozenset({"logprobs", "entropy", "mean_logprobs", "selected", "values", "scores"})
+"""What the wrapper computes on demand, by the names of the fields of `Outputs`.
+
+`logprobs` is always there, except for an objective that needs `scores` alone: a reward model has no use for the
+vocabulary, so the head over it is left out, and reading log-probs all the same gives nan.
+"""
 COLUMNS = frozenset({"reference_logprobs", "old_logprobs", "old_values", "teacher"})
 """What is computed once for the rows before training, unless they bring it along: named tensors of the batch."""
 

@@ -114,7 +114,7 @@ def _resolve(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Wor
     rows, longest = len(work.train), work.longest(method.exact_when_shared)
     rate, why = method.learning_rate(shape.parameters)
     if work.pace != 1:
-        rate, why = rate * work.pace, f"{work.pace:g} times that of instruction tuning, as the objective asks ({why})"
+        rate, why = rate * work.pace, f"{work.pace:g} times this method's for instruction tuning, as the objective asks"
     epochs = 3.0 if rows < 5_000 else 2.0 if rows < 50_000 else 1.0
     batch = min(rows, 16 if rows >= 160 else 8 if rows >= 64 else 4)
     fits = {again: estimate.fitting_tokens(shape, method.memory(shape), int(SAFE * _limit(training, hardware)), again)

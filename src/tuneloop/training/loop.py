@@ -25,7 +25,7 @@ import torch
 
 from tuneloop.compute.cut import cut_step, totals_of
 from tuneloop.compute.flops import Meter
-from tuneloop.compute.model import ForestModel
+from tuneloop.compute.model import SCORES_ALONE, ForestModel
 from tuneloop.compute.packing import sorted_paths, unique_tokens
 from tuneloop.compute.passes import passes
 from tuneloop.errors import TrainingFailed
@@ -97,7 +97,8 @@ def fit(model: ForestModel, objective: Objective, train: Sequence[Group], valida
     progress = checkpoint.restore(folder, model, optimizer) or Progress()
     prepared, optimizer = accelerator.prepare(model, optimizer)
     governor = Governor(progress.token_budget or settings.token_budget, settings.memory_bytes, report)
-    trainer = _Trainer(accelerator, prepared, objective, settings, governor, Meter(model))
+    meter = Meter(model, head=objective.needs & REDUCERS != SCORES_ALONE)
+    trainer = _Trainer(accelerator, prepared, objective, settings, governor, meter)
     with _interruptible() as interrupted:
         while progress.step < settings.steps and not progress.stopped_early:
             began = time.perf_counter()

@@ -90,7 +90,9 @@ def test_pairs_without_a_prompt_are_not_taken_for_questions(tmp_path: Path) -> N
 ])
 def test_rows_that_judge_get_an_objective_that_learns_from_them(header: list[str], row: list[str], objective: str,
                                                                 metric: str, tmp_path: Path) -> None:
-    path = write(tmp_path / "judged.csv", [header, *([cell.format(i) for cell in row] for i in range(12))])
+    rows = [[cell.format(i) for cell in row] for i in range(12)]
+    rows[0] = ["false" if cell == "true" else cell for cell in rows[0]]
+    path = write(tmp_path / "judged.csv", [header, *rows])
     recipe = yaml.safe_load(recipe_text(guess(path), "base"))
     assert (recipe["objective"], recipe["goal"]["metric"]) == (objective, metric)
     assert "prompt" not in recipe["data"]

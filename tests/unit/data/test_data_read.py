@@ -94,6 +94,29 @@ def test_jsonl_gives_back_what_was_written(tmp_path_factory: pytest.TempPathFact
             "JSONL", rows, list(range(1, 2 * len(rows), 2)))
 
 
+@pytest.mark.parametrize(("encoding", "text"), [
+    ("latin-1", "café crème numéro 3, déçu"), ("cp1252", "Schöne Grüße aus München"),
+    ("cp1252", "¿Dónde está mi señor?"), ("cp1254", "İyi günler, çalışıyorum"),
+    ("cp932", "こんにちは世界、元気ですか"),
+    ("cp1253", "Καλημέρα κόσμε")])
+def test_what_old_programs_write(encoding: str, text: str, tmp_path: Path) -> None:
+    rows = "".join(f'"{text} {i}",{text.split()[0]}\n' for i in range(40))
+    table = read_bytes(tmp_path, f"text,label\n{rows}".encode(encoding))
+    assert [row.values["text"] for row in table.rows] == [f"{text} {i}" for i in range(40)]
+
+
+def test_a_header_that_looks_like_a_row_is_told(tmp_path: Path) -> None:
+    table = read_bytes(tmp_path, b"fine,good\npoor,bad\nnice,good\n")
+    assert "'good' also occurs below it" in table.notes[0]
+
+
+def test_a_list_on_one_line_is_numbered_by_rows(tmp_path: Path) -> None:
+    table = read_bytes(tmp_path, b'[{"a": 1}, {"a": 2}, {"a": 3}]', "rows.json")
+    assert [row.line for row in table.rows] == [1, 2, 3]
+    assert "the number of a row" in table.notes[0]
+    assert len({row.digest for row in table.rows}) == 3
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1251",
                                       "cp1250", "gb18030"])
 def test_encodings_are_found_and_said(tmp_path: Path, encoding: str) -> None:

@@ -107,6 +107,19 @@ def test_rewards_without_contrast_are_told(tmp_path: Path) -> None:
     assert warnings[0].startswith("prompts whose answers all have the same reward: 8 (rows.jsonl line")
 
 
+def test_one_verdict_only_teaches_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="people liked every answer"):
+        prepared(tmp_path, Rated, [row | {"label": True} for row in thumbs(12)])
+    assert "6 liked and 6 not" in "\n".join(prepared(tmp_path, Rated, thumbs(12)).report.lines())
+
+
+def test_the_longest_rows_are_those_with_the_longest_answer(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Q{i}", "chosen": "good" * i, "rejected": "bad"} for i in range(1, 13)]
+    report = prepared(tmp_path, Preference, rows).report
+    assert list(report.longest) == [f"rows.jsonl line {n}" for n in (12, 11, 10, 9, 8)]
+    assert next(iter(report.longest.values())) == report.tokens["row"].max
+
+
 def test_nothing_left_is_told(tmp_path: Path) -> None:
     rows = [{"prompt": f"Q{i}", "chosen": "same", "rejected": "same"} for i in range(12)]
     with pytest.raises(UserError, match=r"No usable row is left in data.train"):

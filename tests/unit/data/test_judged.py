@@ -72,6 +72,14 @@ def test_rollouts() -> None:
     assert shown(found)[1:] == [("reward 0", "A"), ("reward 1.5", "B")]
 
 
+def test_rollouts_an_answer_a_row() -> None:
+    rows = [{"prompt": f"Q{i % 2}", "completion": f"A{i}", "reward": str(i / 2)} for i in range(4)]
+    found = recognise_as(table(*rows), Rollout).samples
+    assert [(r.prompt[0].content, r.answers, r.rewards, r.origin.line) for r in found] == [
+        ("Q0", ("A0", "A2"), (0.0, 1.0), 1), ("Q1", ("A1", "A3"), (0.5, 1.5), 2)]
+    assert '"reward" is missing or no number' in refused(Rollout, *rows, {"prompt": "Q", "completion": "A"})
+
+
 @pytest.mark.parametrize(("kind", "row", "told"), [
     (Preference, {"prompt": "Q", "chosen": "same", "rejected": "same"}, "line 1: chosen and rejected are the same"),
     (Preference, {"prompt": "Q", "chosen": " ", "rejected": "bad"}, "line 1: the answer is empty"),

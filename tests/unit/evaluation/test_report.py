@@ -93,7 +93,7 @@ def test_the_card(tmp_path: Path) -> None:
     card = write_card(folder).read_text(encoding="utf-8")
     _, front, body = card.split("---\n", 2)
     assert yaml.safe_load(front) == {
-        "base_model": "smollm2-135m-instruct", "library_name": "peft", "pipeline_tag": "text-generation",
+        "base_model": "HuggingFaceTB/SmolLM2-135M-Instruct", "library_name": "peft", "pipeline_tag": "text-generation",
         "tags": ["tuneloop", "lora", "sft"]}
     assert folder.read("certificate.json")["sentence"] in body
     assert body.count("| TF-IDF rival |") == 2

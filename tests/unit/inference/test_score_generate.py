@@ -11,7 +11,9 @@ import torch
 
 import exact
 from tiny import tiny_base
-from tuneloop.compute.model import ForestModel
+from tuneloop.compute import model as wrapping
+from tuneloop.compute.model import ForestModel, to_batch
+from tuneloop.compute.packing import build_forest
 from tuneloop.data.render import render
 from tuneloop.evaluation import answers
 from tuneloop.evaluation.answers import choose_labels, write_answers
@@ -214,3 +216,15 @@ def test_written_answers_come_with_the_likelihood_of_the_reference(model: Any, t
     with torch.no_grad():
         wanted = exact.plain_logprobs(model, rows)
     assert got.nll == pytest.approx([-float(wanted[0].sum()), -float(wanted[1][-last:].sum())], abs=1e-4)
+
+
+def test_a_reward_needs_no_vocabulary(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same scores with and without log-probs; without them the head over the vocabulary is not computed."""
+    wrapper = ForestModel(load_model(tiny_llama, dtype=torch.float32), scalar=torch.nn.Linear(32, 1, bias=False))
+    batch = to_batch(build_forest(exact.sharing_rows(), keep_last=True))
+    both = wrapper(batch, frozenset({"scores", "logprobs"}))
+    monkeypatch.setattr(wrapping, "reduce_head", None)
+    alone = wrapper(batch, frozenset({"scores"}))
+    assert torch.equal(alone.scores, both.scores)
+    assert alone.logprobs.isnan().all()
+    assert both.logprobs.isfinite().all()
