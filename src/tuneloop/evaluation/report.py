@@ -165,6 +165,7 @@ def _facts(record: Mapping[str, Any], certificate: Mapping[str, Any]) -> list[tu
     base = record.get("base", {})
     facts = [("Base model", str(base.get("name", ""))),
              ("Method", _method(record) if record.get("method") else ""),
+             ("Objective", str(record.get("objective", {}).get("kind", ""))),
              ("Test rows", number(certificate.get("test_rows")) if certificate else ""),
              ("Trained for", duration(record.get("timings_seconds", {}).get("training")))]
     return [(name, value) for name, value in facts if value]
