@@ -162,7 +162,7 @@ def _refuse_changes(known: dict[str, Any], now: dict[str, Any], folder: RunFolde
                 "put the old file back")
     unless_same(known["objective"], now["objective"], "The options that tuneloop knows of the objective have",
                 "go on with the version of tuneloop that began it")
-    unless_same(known["asked"], now["asked"], "The weights of the reference model or teacher have",
+    unless_same(known.get("asked", {}), now["asked"], "The weights of the reference model or teacher have",
                 "put the old ones back")
     unless_same(known["base"]["sha256"], now["base"]["sha256"], f"The weights of {now['base']['name']} have",
                 "put the old weights back")

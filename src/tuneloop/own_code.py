@@ -75,7 +75,7 @@ def declaration_flaws(objective: Objective) -> list[UserError]:
     except Exception as error:
         return [UserError(f"{name} cannot say what it needs: {told(error, file_of(type(objective)))}.")]
     known = sorted(REDUCERS | COLUMNS)
-    if not isinstance(needs, set | frozenset | list | tuple) or not all(isinstance(n, str) for n in needs):
+    if not isinstance(needs, set | frozenset) or not all(isinstance(n, str) for n in needs):
         flaws.append(UserError(f"{name}.needs is {needs!r}.",
                                wanted='a property that gives a set of names, such as frozenset({"entropy"})'))
         needs = frozenset()

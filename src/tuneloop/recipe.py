@@ -41,7 +41,7 @@ DEFAULTS = {"name": "run", "seed": 0, "goal": {}, "training": {}, "evaluation": 
             "objective": "sft"}
 
 TEXTS = {("data", "prompt"), ("data", "answer"), ("data", "system")}
-"""Keys whose values on the command line are taken as they are typed, unless in quotes of YAML."""
+"""Keys whose values on the command line are taken as typed, unless in YAML's quotes: {label} is a mapping to YAML."""
 
 Path_ = tuple[str, ...]
 
@@ -194,7 +194,7 @@ def _override(given: dict[str, Any], override: str) -> Path_:
         if not isinstance(inner, dict):
             inner = {"kind": inner}
         at[part] = at = dict(inner)
-    if path in TEXTS and text[:1] not in ("'", '"') and text:       # {label} would be a mapping to YAML
+    if path in TEXTS and text[:1] not in ("'", '"') and text.strip() not in ("", "null", "~"):
         at[path[-1]] = text
         return path
     try:

@@ -280,6 +280,7 @@ def test_a_mistake_is_told_with_its_line() -> None:
 @pytest.mark.parametrize(("declares", "told"), [
     ({"needs": frozenset({"entropi"})}, "did you mean 'entropy'?"), ({"needs": "entropy"}, "a set of names"),
     ({"needs": lambda self: frozenset()}, "a property that gives a set of names"),
+    ({"needs": ["entropy"]}, "a property that gives a set of names"),
     ({"needs": frozenset({"selected"})}, "add 'teacher'"), ({"needs": frozenset({"old_values"})}, "add 'values'"),
     ({"needs": frozenset({"selected", "teacher"})}, "the options `teacher: str` and `top_k: int`"),
     ({"denominator": "rows"}, "one of: weight, branch, group"),

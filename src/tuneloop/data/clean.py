@@ -32,12 +32,16 @@ def written(row: Sample) -> str:
 
 
 def drop_duplicates(rows: Iterable[Row]) -> tuple[list[Row], list[Origin]]:
-    """The first of all rows that say the same, and where the others were."""
+    """The first of all rows that say the same, and where the others were.
+
+    The same answer sampled twice is no duplicate where a row holds one answer.
+    """
     seen: set[Any] = set()
     kept: list[Row] = []
     removed: list[Origin] = []
     for row in rows:
-        if (said := content(row)) in seen:
+        said, sampled = content(row), isinstance(row, Rollout) and len(row.answers) == 1
+        if said in seen and not sampled:
             removed.append(row.origin)
         else:
             seen.add(said)

@@ -24,9 +24,11 @@ BYTE_ORDER_MARKS = {                    # the marks of UTF-32 begin with those o
     codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be",
 }
-USUAL = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258", "koi8_r", "cp932",
-         "euc_jp", "cp949", "euc_kr", "gb18030", "big5"]
-"""What programs that do not write UTF-8 do write. Rarer ones that a text would suit as well are never meant."""
+UNMARKED = ["utf_16", "utf_16_le", "utf_16_be", "utf_32", "utf_32_le", "utf_32_be", "utf_7"]      # would show by zeros
+USUAL = {"cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258", "cp874", "koi8_r",
+         "cp932", "cp949", "gb18030", "big5"}
+"""What most programs that do not write UTF-8 do write. A rarer one must suit a text in Latin letters clearly better."""
+CLEARLY = 0.2                   # of the difference between coherence and chaos, each between 0 and 1
 DATA_SUFFIXES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".gz"}
 WANTED = "a text file: .csv .tsv .json .jsonl, also .gz"
 SAMPLE_BYTES = 200_000
@@ -153,8 +155,13 @@ def _guessed(data: bytes, shown: str) -> str:
     """The likely 8-bit or East Asian encoding. Few accents say little, and then cp1252 is by far the likeliest."""
     telling = b"\n".join(line for line in data.splitlines() if not line.isascii())[:SAMPLE_BYTES]
     outside = sum(byte > 127 for byte in telling) / len(telling)
-    best = max(from_bytes(telling, cp_isolation=USUAL), default=None, key=lambda match: (
-        round(match.coherence - match.chaos, 1), "cp1252" in match.could_be_from_charset))
+    matches = from_bytes(telling, cp_exclusion=UNMARKED)
+    best = matches.best()
+    if outside < FOREIGN_SCRIPT and best is not None and best.encoding not in USUAL:
+        usual = max((match for match in matches if match.encoding in USUAL), default=None, key=lambda match: (
+            round(match.coherence - match.chaos, 1), "cp1252" in match.could_be_from_charset))
+        if usual is not None and best.coherence - best.chaos < usual.coherence - usual.chaos + CLEARLY:
+            best = usual
     unsure = best is None or "cp1252" in best.could_be_from_charset or (not best.coherence and outside < FOREIGN_SCRIPT)
     if unsure:
         try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tuneloop.data.render import RenderProblem, render
-from tuneloop.types import Conversation, Group, Message, Preference, Rated, Rendered, Rollout, Sample
+from tuneloop.types import Conversation, Group, Message, Origin, Preference, Rated, Rendered, Rollout, Sample
 
 if TYPE_CHECKING:
     from tuneloop.models.tokenizer import ChatTokenizer
@@ -40,6 +41,26 @@ def with_probes(samples: Sequence[Rated], groups: Sequence[Group], others: Seque
 def _mismatch(sample: Rated, at: int, others: Sequence[Rated]) -> str | None:
     following = (others[(at + step) % len(others)] for step in range(1, len(others) + 1))
     return next((o.answer for o in following if o.prompt != sample.prompt and o.answer != sample.answer), None)
+
+
+def by_prompt(groups: Mapping[Rollout, Group]) -> tuple[dict[Rollout, Group], list[Origin]]:
+    """One rollout for each prompt, in the place of its first row, and where the rows are that were put to others.
+
+    Answers are compared with all others to the same prompt, however the file spreads them over rows.
+    """
+    same: dict[tuple[Message, ...], list[Rollout]] = {}
+    for rollout in groups:
+        same.setdefault(rollout.prompt, []).append(rollout)
+    whole = {_put_together(rows): Group(tuple(b for row in rows for b in groups[row].branches))
+             for rows in same.values()}
+    return whole, [row.origin for rows in same.values() for row in rows[1:]]
+
+
+def _put_together(rows: Sequence[Rollout]) -> Rollout:
+    digest = hashlib.sha256("".join(sorted(row.origin.row for row in rows)).encode()).hexdigest()[:16]
+    return replace(rows[0], answers=tuple(a for row in rows for a in row.answers),
+                   rewards=tuple(r for row in rows for r in row.rewards),
+                   origin=replace(rows[0].origin, row=digest) if len(rows) > 1 else rows[0].origin)
 
 
 def preferred(sample: Sample, group: Group) -> Rendered:

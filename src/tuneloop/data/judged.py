@@ -79,8 +79,7 @@ def recognise_as(table: Table, kind: type[Any], *, prompt: str | None = None, an
         raise UserError(f"{table.file}: its rows are no {JUDGEMENTS[kind].what}{other} (columns: "
                         f"{', '.join(table.columns)}).", wanted=JUDGEMENTS[kind].wanted,
                         fix=f"set objective={JUDGEMENTS[found].objective}" if found else "rename the columns")
-    read = read_all(table, _FORMATS[kind](table, _Asked.of(table, prompt, system)), drop_empty)
-    return replace(read, samples=_merged(read.samples)) if kind is Rollout else read
+    return read_all(table, _FORMATS[kind](table, _Asked.of(table, prompt, system)), drop_empty)
 
 
 def judged_kind(table: Table) -> type[Any] | None:
@@ -88,13 +87,22 @@ def judged_kind(table: Table) -> type[Any] | None:
     columns = {name.lower() for name in table.columns}
     if {"chosen", "rejected"} <= columns:
         return Preference
-    if ("rewards" in columns and columns & set(SAMPLED)) or ("reward" in columns and columns & set(ANSWERS)):
+    if _rewarded(table):
         return Rollout
     liked = _column(table, LIKED)
     if not liked or not columns & {*ANSWERS, *CHATS}:
         return None
     said = sum(_is_liked(row.values.get(liked)) is not None for row in table.rows)
     return Rated if 2 * said > len(table.rows) else None      # so that an odd row is told with its line
+
+
+def _rewarded(table: Table) -> tuple[str, str, bool] | None:
+    """The columns of sampled answers and of their rewards, and whether a row has one of each in place of lists."""
+    for answers, rewards, single in ((SAMPLED, "rewards", False), (ANSWERS, "reward", True)):
+        found = _column(table, answers), _column(table, (rewards,))
+        if found[0] and found[1]:
+            return found[0], found[1], single
+    return None
 
 
 def _column(table: Table, names: tuple[str, ...]) -> str | None:
@@ -250,11 +258,9 @@ def _rated(table: Table, asked: _Asked) -> Format:
 
 
 def _rollouts(table: Table, asked: _Asked) -> Format:
-    rewards = _column(table, ("rewards", "reward"))
-    assert rewards is not None
-    single = rewards.lower() == "reward"
-    answers = _column(table, ANSWERS if single else SAMPLED)
-    assert answers is not None
+    found = _rewarded(table)
+    assert found is not None
+    answers, rewards, single = found
 
     def make(values: Values, origin: Any) -> Rollout:
         texts, numbers = values.get(answers), values.get(rewards)
@@ -263,25 +269,16 @@ def _rollouts(table: Table, asked: _Asked) -> Format:
         if not isinstance(texts, list) or not isinstance(numbers, list) or len(texts) != len(numbers) or not texts:
             raise RowError(f'"{answers}" and "{rewards}" are no lists of equal length',
                            "Every sampled answer has its reward;")
-        found = [_answered(text, answers) for text in texts]
-        if len({before for before, _ in found}) > 1:
+        said = [_answered(text, answers) for text in texts]
+        if len({before for before, _ in said}) > 1:
             raise RowError("the answers follow different conversations", "The answers of a row answer one prompt;")
-        said = tuple(text for _, text in found)
-        prompt = _checked(_whole(asked.before(values), found[0][0]), said, asked.system)
-        return Rollout(prompt, said, tuple(_finite(number, rewards) for number in numbers), origin)
+        written = tuple(text for _, text in said)
+        prompt = _checked(_whole(asked.before(values), said[0][0]), written, asked.system)
+        return Rollout(prompt, written, tuple(_finite(number, rewards) for number in numbers), origin)
 
     what = f'an answer "{answers}" with its "{rewards}", and the rows of a prompt belong together' if single else \
         f'a prompt with the answers "{answers}" and their "{rewards}"'
     return Format(f"each row is {what}; {asked.sentence(table, answers, rewards)}", make)
-
-
-def _merged(rollouts: list[Rollout]) -> list[Rollout]:
-    """One for each prompt, in the place of its first row: answers are compared with all others to the same prompt."""
-    by_prompt: dict[Turns, list[Rollout]] = {}
-    for rollout in rollouts:
-        by_prompt.setdefault(rollout.prompt, []).append(rollout)
-    return [replace(same[0], answers=tuple(a for r in same for a in r.answers),
-                    rewards=tuple(x for r in same for x in r.rewards)) for same in by_prompt.values()]
 
 
 _FORMATS: dict[type[Any], Callable[[Table, _Asked], Format]] = {

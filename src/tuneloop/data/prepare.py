@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tuneloop.data import task as tasks
 from tuneloop.data.clean import conflicts, drop_duplicates, written
 from tuneloop.data.flaws import RowError, flaw_errors
-from tuneloop.data.groups import group_all, preferred, with_probes
+from tuneloop.data.groups import by_prompt, group_all, preferred, with_probes
 from tuneloop.data.judged import recognise_as
 from tuneloop.data.read import Table, read
 from tuneloop.data.recognise import Recognised
@@ -77,6 +77,9 @@ def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tok
     tokens = _render(list(chain(*rows.values())), tokenizer)
     removed["over_length"] = _too_long(tokens, limit, drop=spec.over_length == "drop")
     rows = {part: [row for row in kept if row in tokens] for part, kept in rows.items()}
+    against = conflicts(chain(*rows.values()))
+    if kind is Rollout:
+        rows, tokens = _by_prompt(rows, tokens, removed)
     _check_enough(rows, removed)
 
     kept = _split(spec, rows, seed, task)
@@ -92,7 +95,8 @@ def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tok
                         f'"{kept["train"][0].answer}".', wanted="rows of two labels at least",
                         fix="raise data.max_train_rows, or hold out less")
     groups = {part: [tokens[row] for row in kept[part]] for part in PARTS}
-    report = _report(files, removed, kept, [r for part in PARTS for g in groups[part] for r in g.branches], task)
+    rendered = [branch for part in PARTS for group in groups[part] for branch in group.branches]
+    report = _report(files, removed, against, kept, rendered, task)
     if kind is Rated:
         groups = {part: _probed(kept[part], groups[part], kept["train"], tokenizer, limit) for part in PARTS}
     return Rows(**kept, groups=groups, task=task, report=report,
@@ -167,6 +171,14 @@ def _too_long(tokens: dict[Any, Group], limit: int | None, *, drop: bool) -> lis
     return [row.origin for row, _ in long]
 
 
+def _by_prompt(rows: Kept, tokens: dict[Any, Group], removed: dict[str, list[Origin]]) -> tuple[Kept, dict[Any, Group]]:
+    """Rollouts of one prompt as one, each part for itself."""
+    whole = {part: by_prompt({row: tokens[row] for row in kept}) for part, kept in rows.items()}
+    removed["put_together"] = [origin for _, origins in whole.values() for origin in origins]
+    return ({part: list(groups) for part, (groups, _) in whole.items()},
+            {row: group for groups, _ in whole.values() for row, group in groups.items()})
+
+
 def _check_enough(rows: Kept, removed: dict[str, list[Origin]]) -> None:
     for part, kept in rows.items():
         if not kept:
@@ -186,15 +198,15 @@ def _split(spec: DataSpec, rows: Kept, seed: int, task: tasks.Task) -> Kept:
             "test": rows.get("test", parts.test)}
 
 
-def _report(files: Files, removed: dict[str, list[Origin]], kept: Kept, rendered: list[Rendered],
-            task: tasks.Task) -> DataReport:
+def _report(files: Files, removed: dict[str, list[Origin]], against: list[list[Origin]], kept: Kept,
+            rendered: list[Rendered], task: tasks.Task) -> DataReport:
     everything = list(chain(*kept.values()))
     is_labels = task == "labels"
     return DataReport(
         files=[FileReport(part, table.file, table.kind, len(table.rows), found.sentence, table.notes)
                for part, (table, found) in files.items()],
         removed={why: Found.at(origins) for why, origins in removed.items()},
-        conflicts=Found.at([group[0] for group in conflicts(everything)]),
+        conflicts=Found.at([group[0] for group in against]),
         judged=not isinstance(everything[0], Conversation),
         split={part: len(kept[part]) for part in PARTS},
         task=task,

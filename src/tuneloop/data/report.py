@@ -102,6 +102,7 @@ class DataReport:
                      if self.task == "pairs" else "rows without an answer dropped",
             "over_length": "rows that are too long dropped",
             "leaks": "rows removed because the same question is held out to judge the result",
+            "put_together": "rows put together with others that answer the same prompt",
             "not_drawn": "training rows left out, as data.max_train_rows asks",
         }
         found = [f"{sentences[why]}: {rows}" for why, rows in self.removed.items() if rows.count]

@@ -122,7 +122,8 @@ def _checks(goal: Goal, metric: str, tuned: Interval, gain: Interval, rows: int)
 
 def _check(what: str, verdict: str, interval: Interval, bound: float, rows: int) -> dict[str, Any]:
     more = rows_needed(interval, bound, rows) if verdict == "undecided" else 0
-    more = _rounded(more) if more else more
+    if verdict == "undecided" and more is not None:
+        more = _rounded(more)
     return {"what": what, "verdict": verdict, **interval.to_json(), "bound": bound, "more_rows": more}
 
 

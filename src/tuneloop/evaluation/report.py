@@ -125,7 +125,7 @@ def _environment() -> Environment:
 def readable(value: Any) -> Any:
     """A JSON value as people read it: places as `file line n`, nothing that is empty, and wide tables on their side."""
     if isinstance(value, Mapping):
-        if set(value) == {"file", "line"}:
+        if {"file", "line"} <= set(value) <= {"file", "line", "row"}:
             return f"{value['file']} line {value['line']}"
         found = {key: inner for key, inner in ((k, readable(v)) for k, v in value.items()) if inner not in ({}, [], "")}
         wide = columns(list(found.values())) if shape(found) == "table" else []

@@ -98,9 +98,10 @@ def test_jsonl_gives_back_what_was_written(tmp_path_factory: pytest.TempPathFact
     ("latin-1", "café crème numéro 3, déçu"), ("cp1252", "Schöne Grüße aus München"),
     ("cp1252", "¿Dónde está mi señor?"), ("cp1254", "İyi günler, çalışıyorum"),
     ("cp932", "こんにちは世界、元気ですか"),
+    ("iso8859_5", "Этот фильм очень хороший"), ("cp866", "Этот фильм очень хороший"),
     ("cp1253", "Καλημέρα κόσμε")])
 def test_what_old_programs_write(encoding: str, text: str, tmp_path: Path) -> None:
-    rows = "".join(f'"{text} {i}",{text.split()[0]}\n' for i in range(40))
+    rows = "".join(f'"{text} {i}",{"yes" if i % 2 else "no"}\n' for i in range(40))
     table = read_bytes(tmp_path, f"text,label\n{rows}".encode(encoding))
     assert [row.values["text"] for row in table.rows] == [f"{text} {i}" for i in range(40)]
 

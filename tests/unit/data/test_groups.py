@@ -120,6 +120,33 @@ def test_the_longest_rows_are_those_with_the_longest_answer(tmp_path: Path) -> N
     assert next(iter(report.longest.values())) == report.tokens["row"].max
 
 
+def test_answers_to_one_prompt_are_put_together_however_the_file_spreads_them(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Q{i % 15}", "completion": f"A{i // 15}", "reward": i // 15} for i in range(60)]
+    found = prepared(tmp_path, Rollout, [*rows, rows[0]])
+    assert sum(len(getattr(found, part)) for part in ("train", "validation", "test")) == 15
+    assert all(sorted(set(row.answers)) == ["A0", "A1", "A2", "A3"] for row in found.train)
+    for row, own in zip(found.train, found.groups["train"], strict=True):
+        assert [said(b) for b in own.branches] == [f"{answer}<end>" for answer in row.answers]
+        assert [b.named["rewards"] for b in own.branches] == list(row.rewards)
+    assert "rows put together with others that answer the same prompt: 46" in "\n".join(found.report.lines())
+
+
+def test_what_is_wrong_with_one_of_several_answers_is_told_with_its_own_line(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Q{i // 4}", "completion": f"A{i}", "reward": i % 4} for i in range(60)]
+    rows[13]["completion"] = "long" * 40
+    with pytest.raises(UserError, match=r"1 row is longer than 90 tokens: rows.jsonl line 14"):
+        prepared(tmp_path, Rollout, rows, max_length_tokens=90)
+    found = prepared(tmp_path, Rollout, rows, max_length_tokens=90, over_length="drop")
+    assert sum(len(row.answers) for part in ("train", "validation", "test") for row in getattr(found, part)) == 59
+
+
+def test_rollouts_twice_or_rewarded_otherwise_are_told(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Q{i}", "completions": ["A", "B"], "rewards": [1, 0]} for i in range(15)]
+    found = prepared(tmp_path, Rollout, [*rows, rows[3], rows[4] | {"rewards": [0, 1]}])
+    assert found.report.removed["duplicates"].count == 1
+    assert found.report.conflicts.count == 1
+
+
 def test_nothing_left_is_told(tmp_path: Path) -> None:
     rows = [{"prompt": f"Q{i}", "chosen": "same", "rejected": "same"} for i in range(12)]
     with pytest.raises(UserError, match=r"No usable row is left in data.train"):

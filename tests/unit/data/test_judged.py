@@ -76,7 +76,9 @@ def test_rollouts_an_answer_a_row() -> None:
     rows = [{"prompt": f"Q{i % 2}", "completion": f"A{i}", "reward": str(i / 2)} for i in range(4)]
     found = recognise_as(table(*rows), Rollout).samples
     assert [(r.prompt[0].content, r.answers, r.rewards, r.origin.line) for r in found] == [
-        ("Q0", ("A0", "A2"), (0.0, 1.0), 1), ("Q1", ("A1", "A3"), (0.5, 1.5), 2)]
+        (f"Q{i % 2}", (f"A{i}",), (i / 2,), i + 1) for i in range(4)]
+    both = {"prompt": "Q", "completion": "A", "reward": 1, "rewards": 1}
+    assert recognise_as(table(both), Rollout).samples[0].rewards == (1.0,)
     assert '"reward" is missing or no number' in refused(Rollout, *rows, {"prompt": "Q", "completion": "A"})
 
 
