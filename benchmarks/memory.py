@@ -1,11 +1,10 @@
 """Peak memory of a side above the loaded model, each measured in a process of its own, since allocators keep memory.
 
-`python benchmarks/memory.py SIDE` is that process; it prints the bytes as JSON.
+`python benchmarks/memory.py --side ours` is that process; it prints the bytes as JSON.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
 import subprocess
@@ -16,15 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-import torch
-from baseline import Padded
-from sides import LEARNING_RATE, Ours, Side, lora
-from workloads import Shape, sft
-
-from tuneloop.objectives.sft import Objective
+from one_side import chosen, parser
+from workloads import Shape
 
 SAMPLE_SECONDS = 0.002
-SIDES = ("ours", "padded")
 
 
 @contextmanager
@@ -49,8 +43,8 @@ def peak_memory() -> Iterator[list[int]]:
 
 def measured(side: str, shape: Shape, steps: int, threads: int) -> int:
     """Peak bytes of `side` above the loaded model over so many steps, by a process of its own."""
-    command = [sys.executable, str(Path(__file__)), side, "--steps", str(steps), "--threads", str(threads), "--shape",
-               *(str(n) for n in (shape.prefix, shape.question, shape.answer, shape.rows))]
+    command = [sys.executable, str(Path(__file__)), "--side", side, "--steps", str(steps), "--threads", str(threads),
+               "--shape", *(str(n) for n in (shape.prefix, shape.question, shape.answer, shape.rows))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[1:])} failed: {done.stderr[-2000:]}")
@@ -58,18 +52,8 @@ def measured(side: str, shape: Shape, steps: int, threads: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("side", choices=SIDES)
-    parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--shape", type=int, nargs=4, default=(256, 24, 16, 8),
-                        metavar=("PREFIX", "QUESTION", "ANSWER", "ROWS"))
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    model = lora()
-    side: Side = (Ours(model, Objective(), LEARNING_RATE) if given.side == "ours"
-                  else Padded(model, "sft", LEARNING_RATE))
-    make = sft(Shape(*given.shape))
+    given = parser(__doc__, steps=2).parse_args()
+    side, make = chosen(given)
     gc.collect()
     with peak_memory() as peak:
         for step in range(given.steps):

@@ -7,19 +7,14 @@ itself slows small operators down, so their share is an upper bound; the wall ti
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections import defaultdict
 from typing import Any
 
-import torch
-from baseline import Padded
-from sides import LEARNING_RATE, RANK, Ours, Side, lora
+from one_side import chosen, parser
+from sides import RANK
 from torch.profiler import ProfilerActivity, profile
-from workloads import Shape, sft
-
-from tuneloop.objectives.sft import Objective
 
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
 ORDER = ("products of the base's linear layers", "products of the adapters", "products of the head", "attention",
@@ -45,19 +40,11 @@ def kind_of(name: str, shapes: Any, vocabulary: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", choices=("ours", "padded"), default="ours")
-    parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--top", type=int, default=12, help="single operators to list")
-    parser.add_argument("--shape", type=int, nargs=4, default=(256, 24, 16, 8),
-                        metavar=("PREFIX", "QUESTION", "ANSWER", "ROWS"))
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    model = lora()
-    side: Side = (Ours(model, Objective(), LEARNING_RATE) if given.side == "ours"
-                  else Padded(model, "sft", LEARNING_RATE))
-    make, vocabulary = sft(Shape(*given.shape)), int(model.config.vocab_size)
+    options = parser(__doc__, steps=3)
+    options.add_argument("--top", type=int, default=12, help="single operators to list")
+    given = options.parse_args()
+    side, make = chosen(given)
+    vocabulary = int(side.model.config.vocab_size)
     side.step(make(0))
     plain = statistics.median(side.step(make(1 + i)).seconds for i in range(given.steps))
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as recorded:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,6 +63,12 @@ class Prepared:
         found = resolve(name, self.recipe.root, say=self.watch.say)
         self.tokenizer.check_same_tokens(ChatTokenizer(found.path), name)
         return found
+
+    @cached_property
+    def weights(self) -> dict[str, str]:
+        """sha256 of the weights of the base, and of the models asked, by need."""
+        return {"base": weights_sha256(self.base.path),
+                **{need: weights_sha256(other.path) for need, other in self.asked.items()}}
 
     @property
     def test(self) -> list[Any]:
@@ -132,10 +139,10 @@ def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
     now: dict[str, Any] = {
         "recipe_used": recipe.portable(), "data": {"hashes": ready.rows.hashes, "order": ready.rows.order},
         "objective": recipe.objective_record,
-        "asked": {need: {"name": other.name, "sha256": weights_sha256(other.path)}
+        "asked": {need: {"name": other.name, "sha256": ready.weights[need]}
                   for need, other in ready.asked.items()},
         "base": {"name": given["base"], "path": str(ready.base.path), "source": ready.base.source,
-                 "sha256": weights_sha256(ready.base.path), "parameters": read_shape(ready.base.path).parameters,
+                 "sha256": ready.weights["base"], "parameters": read_shape(ready.base.path).parameters,
                  "notes": [*ready.base.notes, *ready.tokenizer.notes]}}
     if known:
         _refuse_changes(known, now, folder)

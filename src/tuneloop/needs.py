@@ -13,7 +13,7 @@ from tuneloop.compute.model import ForestModel
 from tuneloop.inference.columns import ColumnCache, Scorer, with_columns
 from tuneloop.models import cache
 from tuneloop.models.load import device, load_model, precision
-from tuneloop.models.shape import base_sha256
+from tuneloop.models.packages import sha256_of
 from tuneloop.types import Group
 
 if TYPE_CHECKING:
@@ -35,14 +35,13 @@ def add_columns(session: Session, *parts: Sequence[Group]) -> list[list[Group]]:
         found = _ask(session, found, "old_logprobs", {"logprobs": "old_logprobs"})
     if "teacher" in objective.needs:
         names = {"top_ids": "select_ids", "top_logprobs": "teacher_logprobs"}
-        found = _ask(session, found, "teacher", names, top=objective.top_k)  # type: ignore[attr-defined]
+        found = _ask(session, found, "teacher", names, top=objective.top_k)  # type: ignore[attr-defined]   # own_code sees to it
     rest = iter(found)
     return [list(islice(rest, len(part))) for part in parts]
 
 
 def add_old_values(model: ForestModel, groups: Sequence[Group], token_budget: int, share: bool) -> list[Group]:
     """What the fresh value head says of given rollouts, as (supervised,) columns `old_values`."""
-    import numpy as np
     import torch
 
     from tuneloop.compute.cut import cut_step
@@ -53,11 +52,10 @@ def add_old_values(model: ForestModel, groups: Sequence[Group], token_budget: in
         return []
     values: dict[int, Any] = {}
     with torch.no_grad():
-        for piece, batch, out in passes(model.eval(), cut_step(samples, token_budget, share=share),
+        for piece, _, out in passes(model.eval(), cut_step(samples, token_budget, share=share),
                                         next(model.parameters()).device, frozenset({"values"})):
             assert out.values is not None
-            ends = np.cumsum(np.bincount(piece.forest.branch_of, minlength=batch.branches))[:-1]
-            values.update(zip(piece.samples, np.split(out.values.float().cpu().numpy(), ends), strict=True))
+            values.update(zip(piece.samples, piece.forest.by_branch(out.values.float().cpu().numpy()), strict=True))
     made = iter([replace(r, named={"old_values": values[i]} | dict(r.named)) for i, r in enumerate(samples)])
     return [replace(group, branches=tuple(next(made) for _ in group.branches)) for group in groups]
 
@@ -79,7 +77,8 @@ def _ask(session: Session, groups: list[Group], need: str, names: dict[str, str]
         session.watch.say(f"{other.name}: {packing.why}")
         return ForestModel(model, packing.mode), packing.share
 
-    identity = f"{base_sha256((other or session.ready.base).path)}:{made}:{where.type}"
+    weights = session.ready.weights["base" if other is None else need]
+    identity = f"{weights}:{sha256_of((other or session.ready.base).path / 'config.json')}:{made}:{where.type}"
     stage = {"old_logprobs": "old policy", "teacher": "teacher"}.get(need, "reference")
     session.watch.stage(stage, sum(len(g.branches + g.probes) for g in groups))
     store = ColumnCache(cache.root() / "columns.db")

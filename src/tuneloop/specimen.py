@@ -85,8 +85,7 @@ def _row(draw: np.random.Generator, prompt: Any, number: int) -> Rendered:
 def _with_logprobs(groups: Sequence[Group], model: ForestModel, draw: np.random.Generator) -> list[Group]:
     samples = [r for group in groups for r in (*group.branches, *group.probes)]
     [(_, batch, out)] = list(passes(model, cut_step(samples, 10**6, share=False), "cpu"))
-    ends = np.cumsum(np.bincount(batch.forest.branch_of))[:-1]
-    split = np.split(out.logprobs.numpy(), ends)
+    split = batch.forest.by_branch(out.logprobs.numpy())
     found = {id(sample): logprobs for sample, logprobs in zip(samples, split, strict=True)}
 
     def named(sample: Rendered) -> Rendered:

@@ -201,6 +201,10 @@ class Forest:
     def branches(self) -> int:
         return len(self.score_at)
 
+    def by_branch(self, column: Any) -> list[Any]:
+        """A column (M, ...) as one array (supervised, ...) for each branch."""
+        return np.split(column, np.cumsum(np.bincount(self.branch_of, minlength=self.branches))[:-1])
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:

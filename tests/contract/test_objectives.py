@@ -58,7 +58,7 @@ def groups_for(objective: Objective, wrapper: ForestModel) -> list[Group]:
     return groups_of(objective.batch_kind, wrapper.model)
 
 
-def same(ours: Step, wanted: Step) -> None:
+def assert_same(ours: Step, wanted: Step) -> None:
     assert ours.loss == pytest.approx(wanted.loss, rel=1e-9)
     assert ours.sums == pytest.approx(wanted.sums, rel=1e-9)
     assert exact.difference(ours.gradients, wanted.gradients) <= 1e-9
@@ -109,7 +109,7 @@ def test_the_cut_and_the_sharing_change_nothing(objective: Objective, wrapper: F
                                   {"budget": 60, "trunks": False}, {"budget": 1}, {"budget": 60}]
     steps = [take_step(wrapper, objective, groups, **way) for way in ways]
     for step in steps:
-        same(step, whole)
+        assert_same(step, whole)
     assert len(whole.pieces) == 1
     assert len(steps[1].pieces) == len(steps[2].pieces) == len(groups)      # a group is never split
     assert any(not piece.samples for piece in steps[-1].pieces), "no trunk: the test misses its point"
@@ -119,4 +119,4 @@ def test_the_cut_and_the_sharing_change_nothing(objective: Objective, wrapper: F
 @pytest.mark.parametrize("objective", CASES)
 def test_the_order_of_groups_changes_nothing(objective: Objective, wrapper: ForestModel) -> None:
     groups = groups_for(objective, wrapper)
-    same(take_step(wrapper, objective, groups[::-1]), take_step(wrapper, objective, groups))
+    assert_same(take_step(wrapper, objective, groups[::-1]), take_step(wrapper, objective, groups))

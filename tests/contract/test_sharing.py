@@ -73,7 +73,7 @@ def model(request: pytest.FixtureRequest, folders: dict[str, Path], monkeypatch:
     return made.double()
 
 
-def agree(model: Any, rows: list[Rendered], budget: int) -> None:
+def assert_agree(model: Any, rows: list[Rendered], budget: int) -> None:
     tolerance = 1e-6 if "moe" in model.config.model_type else 1e-9
     plain, wanted = exact.packed(ForestModel(model, "rows"), rows, share=False)
     for options in ({"budget": 10**6}, {"budget": budget}, {"budget": budget, "trunks": False}, {"share": False}):
@@ -82,23 +82,22 @@ def agree(model: Any, rows: list[Rendered], budget: int) -> None:
         assert exact.difference(gradients, wanted) <= tolerance, options
 
 
-def test_random_trees(model: Any) -> None:
+def try_trees(model: Any, examples: int, **options: Any) -> None:
     @given(rows=trees(), budget=st.integers(20, 200))
-    @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), **options)
     def check(rows: list[Rendered], budget: int) -> None:
-        agree(model, rows, budget)
+        assert_agree(model, rows, budget)
 
     check()
+
+
+def test_random_trees(model: Any) -> None:
+    try_trees(model, 6, derandomize=True)
 
 
 @pytest.mark.slow
 def test_many_random_trees(model: Any) -> None:
-    @given(rows=trees(), budget=st.integers(20, 200))
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-    def check(rows: list[Rendered], budget: int) -> None:
-        agree(model, rows, budget)
-
-    check()
+    try_trees(model, 60)
 
 
 @pytest.mark.parametrize("family", BASES)

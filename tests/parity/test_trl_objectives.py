@@ -71,7 +71,7 @@ def theirs(trainer: Any, batch: Any) -> tuple[float, exact.Gradients]:
     return loss.item(), exact.gradients(trainer.model, loss)
 
 
-def agree(trainer: Any, batch: Any, objective: Objective, groups: Sequence[Group], base: Path) -> None:
+def assert_agree(trainer: Any, batch: Any, objective: Objective, groups: Sequence[Group], base: Path) -> None:
     """Same loss and gradients from our objective on `groups` as from TRL's trainer on `batch`."""
     model = load_model(base, dtype=torch.float32).requires_grad_(True)
     model.load_state_dict(trainer.model.state_dict(), strict=False)
@@ -114,7 +114,7 @@ def test_sft(smoothing: float, tiny_llama: Path, tmp_path: Path) -> None:
     batch = first_batch(trainer)
     rows = rows_of(batch["input_ids"], batch["attention_mask"], (batch["labels"] != -100).long())
     assert 0 < sum(r.supervised for r in rows) < sum(len(r) for r in rows)
-    agree(trainer, batch, sft.Objective(label_smoothing=smoothing), [Group((r,)) for r in rows], tiny_llama)
+    assert_agree(trainer, batch, sft.Objective(label_smoothing=smoothing), [Group((r,)) for r in rows], tiny_llama)
 
 
 @pytest.mark.parametrize("form", ["sigmoid", "ipo", "hinge"])
@@ -128,7 +128,7 @@ def test_dpo(form: Any, tiny_llama: Path, tmp_path: Path) -> None:
                           load_model(tiny_llama, dtype=torch.float32))
     half = len(rows) // 2       # TRL puts the chosen ones first
     groups = [Group(pair) for pair in zip(rows[:half], rows[half:], strict=True)]
-    agree(trainer, batch, dpo.Objective(beta=0.3, form=form), groups, tiny_llama)
+    assert_agree(trainer, batch, dpo.Objective(beta=0.3, form=form), groups, tiny_llama)
 
 
 def test_kto(tiny_llama: Path, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_kto(tiny_llama: Path, tmp_path: Path) -> None:
         probes = with_reference(
             rows_of(batch["KL_input_ids"], batch["KL_attention_mask"], batch["KL_completion_mask"]), reference)
         groups = [Group((row,), (probe,)) for row, probe in zip(rows, probes, strict=True)]
-        agree(trainer, batch, kto.Objective(beta=0.3, **weights), groups, tiny_llama)
+        assert_agree(trainer, batch, kto.Objective(beta=0.3, **weights), groups, tiny_llama)
         seen.append(said_by(trainer, "kl"))
     assert max(seen) > 0, "the divergence was clamped throughout"
 
@@ -233,12 +233,12 @@ def test_grpo(aggregation: Any, scale: Any, unbiased_kl: bool, tiny_llama: Path,
     batch, groups = rollouts(trainer, load_model(tiny_llama, dtype=torch.float32))
     objective = grpo.Objective(epsilon=0.1, epsilon_high=0.15, beta=0.3, scale_rewards=scale, aggregation=aggregation,
                                unbiased_kl=unbiased_kl, max_completion_tokens=9 if aggregation == "dr_grpo" else None)
-    agree(trainer, batch, objective, groups, tiny_llama)
+    assert_agree(trainer, batch, objective, groups, tiny_llama)
     assert 0 < said_by(trainer, "clip_ratio/region_mean") < 1
 
 
 def test_rloo(tiny_llama: Path, tmp_path: Path) -> None:
     trainer = rollout_trainer(trl.RLOOTrainer, trl.RLOOConfig, tiny_llama, tmp_path, beta=0.3, epsilon=0.3)
     batch, groups = rollouts(trainer, load_model(tiny_llama, dtype=torch.float32))
-    agree(trainer, batch, rloo.Objective(epsilon=0.3, beta=0.3), groups, tiny_llama)
+    assert_agree(trainer, batch, rloo.Objective(epsilon=0.3, beta=0.3), groups, tiny_llama)
     assert said_by(trainer, "clip_ratio/region_mean") < 1

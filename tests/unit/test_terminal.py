@@ -29,6 +29,9 @@ def test_a_limit_that_is_crossed_is_said() -> None:
 @pytest.mark.parametrize("event", ["step", "validation", "memory"])
 def test_every_event_is_known(event: str) -> None:
     entry: dict[str, Any] = STEP | {"event": event, "best": False, "why": "memory ran out", "token_budget": 64}
-    watch = Terminal(Console(file=io.StringIO()))
+    written = io.StringIO()
+    watch = Terminal(Console(file=written, width=200))
     watch.stage("training", 3)
     watch.metric(entry)
+    told = written.getvalue() + watch.now.plain     # above the live line, or in it
+    assert {"step": "loss 0.5000", "validation": "validation loss 0.5000", "memory": "memory ran out"}[event] in told

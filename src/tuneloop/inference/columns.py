@@ -111,9 +111,8 @@ class Scorer:
         try:
             pieces = cut_step(plain, self._budget, share=share)
             device = next(model.parameters()).device
-            for piece, batch, out in passes(model, pieces, device, top=self._top):
-                ends = np.cumsum(np.bincount(piece.forest.branch_of, minlength=batch.branches))[:-1]
-                split = {name: np.split(column, ends) for name, column in _arrays(out).items()}
+            for piece, _, out in passes(model, pieces, device, top=self._top):
+                split = {name: piece.forest.by_branch(column) for name, column in _arrays(out).items()}
                 yield [(i, {name: parts[branch] for name, parts in split.items()})
                        for branch, i in enumerate(piece.samples)]
         finally:

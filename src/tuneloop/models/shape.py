@@ -105,11 +105,6 @@ def weights_sha256(folder: Path) -> str:
     return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
 
 
-def base_sha256(folder: Path) -> str:
-    """One hash for weights and configuration: everything that log-probs of given tokens follow from."""
-    return hashlib.sha256(f"{weights_sha256(folder)}:{sha256_of(folder / 'config.json')}".encode()).hexdigest()
-
-
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a base, whether they exist or not: those that the index names, else the single one."""
     index = folder / "model.safetensors.index.json"

@@ -30,6 +30,19 @@ def group_size(values: Tensor, group_of: Tensor) -> Tensor:
     return group_sum(values.new_ones(len(values)), group_of)
 
 
+def check_policy(epsilon: float, beta: float) -> None:
+    """What every policy loss asks of its clip and of the weight of its divergence."""
+    if not 0 < epsilon < 1:
+        raise ValueError("epsilon must be greater than 0 and less than 1")
+    if beta < 0:
+        raise ValueError("beta must be at least 0")
+
+
+def policy_needs(beta: float) -> frozenset[str]:
+    """Columns of every policy loss: who sampled, and with a divergence the reference model."""
+    return frozenset({"old_logprobs"} | ({"reference_logprobs"} if beta else set()))
+
+
 def clipped(ratio: Tensor, advantage: Tensor, low: float, high: float) -> Tensor:
     """1 where the clip to [1 - low, 1 + high] takes the gradient away, 0 elsewhere. Shape of `ratio`."""
     return (((ratio < 1 - low) & (advantage < 0)) | ((ratio > 1 + high) & (advantage > 0))).to(ratio.dtype)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tuneloop.objectives import base
-from tuneloop.objectives._shared import clipped, group_size, group_sum, k3, rewards
+from tuneloop.objectives._shared import check_policy, clipped, group_size, group_sum, k3, policy_needs, rewards
 from tuneloop.types import Batch, Denominator, LossOutput, Outputs, Rollout
 
 if TYPE_CHECKING:
@@ -59,12 +59,9 @@ class Objective(base.Objective):
     compares = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.epsilon < 1:
-            raise ValueError("epsilon must be greater than 0 and less than 1")
+        check_policy(self.epsilon, self.beta)
         if self.epsilon_high is not None and self.epsilon_high <= 0:
             raise ValueError("epsilon_high must be greater than 0")
-        if self.beta < 0:
-            raise ValueError("beta must be at least 0")
         if (self.aggregation == "dr_grpo") != (self.max_completion_tokens is not None):
             raise ValueError("max_completion_tokens must be given with aggregation dr_grpo, and only then")
         if self.max_completion_tokens is not None and self.max_completion_tokens < 1:
@@ -72,7 +69,7 @@ class Objective(base.Objective):
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"old_logprobs"} | ({"reference_logprobs"} if self.beta else set()))
+        return policy_needs(self.beta)
 
     @property
     def denominator(self) -> Denominator:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tuneloop.objectives import base
-from tuneloop.objectives._shared import clipped, group_size, group_sum, k3, rewards
+from tuneloop.objectives._shared import check_policy, clipped, group_size, group_sum, k3, policy_needs, rewards
 from tuneloop.types import Batch, LossOutput, Outputs, Rollout
 
 if TYPE_CHECKING:
@@ -73,19 +73,17 @@ class Objective(base.Objective):
     pace = 0.05
 
     def __post_init__(self) -> None:
-        if not 0 < self.epsilon < 1:
-            raise ValueError("epsilon must be greater than 0 and less than 1")
+        check_policy(self.epsilon, self.beta)
         if self.value_epsilon is not None and self.value_epsilon <= 0:
             raise ValueError("value_epsilon must be greater than 0")
         if not (0 <= self.gamma <= 1 and 0 <= self.lam <= 1):
             raise ValueError("gamma and lam must be at least 0 and at most 1")
-        if min(self.beta, self.value_coefficient, self.entropy_coefficient) < 0:
-            raise ValueError("beta, value_coefficient and entropy_coefficient must be at least 0")
+        if min(self.value_coefficient, self.entropy_coefficient) < 0:
+            raise ValueError("value_coefficient and entropy_coefficient must be at least 0")
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"values", "old_logprobs", "old_values"} | ({"reference_logprobs"} if self.beta else set())
-                         | ({"entropy"} if self.entropy_coefficient else set()))
+        return policy_needs(self.beta) | {"values", "old_values"} | ({"entropy"} if self.entropy_coefficient else set())
 
     def loss(self, out: Outputs, batch: Batch) -> LossOutput:
         assert out.values is not None

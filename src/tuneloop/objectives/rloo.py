@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tuneloop.objectives import base
-from tuneloop.objectives._shared import clipped, group_size, group_sum, rewards
+from tuneloop.objectives._shared import check_policy, clipped, group_size, group_sum, policy_needs, rewards
 from tuneloop.types import Batch, Denominator, LossOutput, Outputs, Rollout
 
 
@@ -38,14 +38,11 @@ class Objective(base.Objective):
     compares = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.epsilon < 1:
-            raise ValueError("epsilon must be greater than 0 and less than 1")
-        if self.beta < 0:
-            raise ValueError("beta must be at least 0")
+        check_policy(self.epsilon, self.beta)
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"old_logprobs"} | ({"reference_logprobs"} if self.beta else set()))
+        return policy_needs(self.beta)
 
     @property
     def denominator(self) -> Denominator:
