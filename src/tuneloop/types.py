@@ -46,12 +46,33 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function that an assistant turn calls."""
+
+    name: str
+    arguments: str              # the text of a JSON object
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """An image, a sound or a film that a turn shows."""
+
+    kind: str                   # image | audio | video
+    where: str                  # a path, a URL, or a data: URI
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One turn. `train` says whether an assistant turn carries loss; other turns never do."""
 
     role: str
     content: str
     train: bool = True
+    calls: tuple[ToolCall, ...] = ()
+    media: tuple[Media, ...] = ()
+    call_id: str = ""           # of a tool's turn: the call that it answers
+    name: str = ""              # of the tool that speaks
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +81,7 @@ class Conversation:
 
     messages: tuple[Message, ...]
     origin: Origin
+    tools: tuple[str, ...] = ()         # the JSON text of each function that the model may call
 
     @property
     def answer(self) -> str:
@@ -118,7 +140,57 @@ class Rollout:
         return len(set(self.rewards)) > 1
 
 
-Sample = Conversation | Preference | Rated | Rollout
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A prompt and answers that people put in order, the best first."""
+
+    prompt: tuple[Message, ...]
+    answers: tuple[str, ...]
+    origin: Origin
+
+    @property
+    def answer(self) -> str:
+        """The best answer."""
+        return self.answers[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question of an evaluation set, with the answers that count as right; nothing is learnt from it."""
+
+    prompt: tuple[Message, ...]
+    references: tuple[str, ...]
+    origin: Origin
+
+    @property
+    def answer(self) -> str:
+        """The first right answer, or nothing."""
+        return self.references[0] if self.references else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Plain text for continued pre-training. `source` cites the passage: `guide.pdf page 3`."""
+
+    text: str
+    origin: Origin
+    source: str = ""
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """Nothing is asked."""
+        return ()
+
+    @property
+    def answer(self) -> str:
+        """All of it is to be learnt."""
+        return self.text
+
+
+Learnt = Conversation | Preference | Rated | Rollout
+"""What objectives learn from."""
+Sample = Learnt | Ranked | Prompt | Text
+"""What a row may be."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
-from tuneloop.types import Conversation, Origin, Preference, Rated, Rollout, Sample
+from tuneloop.types import Conversation, Origin, Preference, Prompt, Ranked, Rated, Rollout, Sample, Text
 
 Asked = tuple[tuple[str, str], ...]
 Row = TypeVar("Row", bound=Sample)
@@ -70,3 +70,9 @@ def _stance(row: Sample) -> tuple[Hashable, Hashable]:
             return (asked(row), row.answer), row.desirable
         case Rollout():
             return (asked(row), row.answers), row.rewards
+        case Ranked():
+            return (asked(row), frozenset(row.answers)), row.answers
+        case Prompt():
+            return asked(row), row.references
+        case Text():
+            return row.text, ""

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tuneloop.data.render import RenderProblem, render
-from tuneloop.types import Conversation, Group, Message, Origin, Preference, Rated, Rendered, Rollout, Sample
+from tuneloop.types import Conversation, Group, Learnt, Message, Origin, Preference, Rated, Rendered, Rollout
 
 if TYPE_CHECKING:
     from tuneloop.models.tokenizer import ChatTokenizer
 
 
-def group_all(samples: Sequence[Sample], tokenizer: ChatTokenizer) -> list[Group | RenderProblem]:
+def group_all(samples: Sequence[Learnt], tokenizer: ChatTokenizer) -> list[Group | RenderProblem]:
     """One `Group` or one `RenderProblem` per sample, in order."""
     answers = [_branches(sample) for sample in samples]
     rendered = iter(render(list(chain(*answers)), tokenizer))
@@ -63,13 +63,13 @@ def _put_together(rows: Sequence[Rollout]) -> Rollout:
                    origin=replace(rows[0].origin, row=digest) if len(rows) > 1 else rows[0].origin)
 
 
-def preferred(sample: Sample, group: Group) -> Rendered:
+def preferred(sample: Learnt, group: Group) -> Rendered:
     """The branch that holds `sample.answer`."""
     at = sample.answers.index(sample.answer) if isinstance(sample, Rollout) else 0
     return group.branches[at]
 
 
-def _branches(sample: Sample) -> tuple[Conversation, ...]:
+def _branches(sample: Learnt) -> tuple[Conversation, ...]:
     match sample:
         case Conversation():
             return (sample,)
@@ -85,7 +85,7 @@ def _conversation(sample: Preference | Rated | Rollout, answer: str) -> Conversa
     return Conversation((*sample.prompt, Message("assistant", answer)), sample.origin)
 
 
-def _group(sample: Sample, rendered: Sequence[Rendered | RenderProblem]) -> Group | RenderProblem:
+def _group(sample: Learnt, rendered: Sequence[Rendered | RenderProblem]) -> Group | RenderProblem:
     problem = next((r for r in rendered if isinstance(r, RenderProblem)), None)
     if problem is not None:
         return problem
@@ -93,7 +93,7 @@ def _group(sample: Sample, rendered: Sequence[Rendered | RenderProblem]) -> Grou
                        if isinstance(branch, Rendered)))
 
 
-def _named(sample: Sample) -> list[dict[str, Any]]:
+def _named(sample: Learnt) -> list[dict[str, Any]]:
     """What a row says of each of its branches, by the names that objectives know."""
     match sample:
         case Conversation():
