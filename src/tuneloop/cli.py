@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -10,12 +9,31 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from tuneloop import cli_data, cli_versions
+from tuneloop.cli_base import (
+    BRIDGES,
+    DATA,
+    JUDGE,
+    START,
+    TRAIN,
+    USE,
+    AsJson,
+    Kind,
+    Lines,
+    RunName,
+    Runs,
+    Words,
+    app,
+    complain,
+    console,
+    print_json,
+    recipe_of,
+)
 from tuneloop.errors import TrainingFailed, UserError
 
 if TYPE_CHECKING:
@@ -23,28 +41,13 @@ if TYPE_CHECKING:
     from tuneloop.record import RunFolder
     from tuneloop.training.watch import Watcher
 
-app = typer.Typer(name="tuneloop", no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
-                  pretty_exceptions_enable=False,
-                  help="Fine-tune a language model on your examples, and prove whether the result is better.",
-                  epilog="Exit codes: 0 done, goal met; 1 failed; 2 input wrong; 3 goal not met; 4 undecided.")
-START, DATA, TRAIN, JUDGE, USE, BRIDGES = "Start", "Data", "Train", "Judge", "Use", "Bridges"
-console = Console(highlight=False, emoji=False)
-
-RECIPE = typer.Argument(help="the recipe, then key=value overrides such as training.epochs=1", show_default=False)
-Words = Annotated[list[str] | None, RECIPE]
-AsJson = Annotated[bool, typer.Option("--json", help="print one JSON value, for machines")]
-Runs = Annotated[Path, typer.Option("--runs", help="the folder that holds the runs")]
-Kind = Annotated[str, typer.Argument(metavar="objective", help="the kind of thing: objective", show_default=False)]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder or name, or 'latest'")]
-
-
 def main() -> None:
     """Entry point: a user error is printed, not a traceback."""
     _quieten()
     try:
         app()
     except UserError as error:
-        _complain(error.text)
+        complain(error.text)
         sys.exit(error.exit_code)
 
 
@@ -53,10 +56,6 @@ def _quieten() -> None:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     logging.getLogger("transformers").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
-
-
-def _complain(text: str) -> None:
-    Console(stderr=True, highlight=False).print(text, style="red", markup=False, soft_wrap=True)
 
 
 # ── Start ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -125,7 +124,7 @@ def models(action: Annotated[str, typer.Argument(metavar="[fetch]", show_default
     listed = [a.model_dump(exclude={"package"}) | {"fits": 4 * a.parameters + 600 * 2**20 < free}
               for a in aliases().values()]
     if as_json:
-        _print_json(listed)
+        print_json(listed)
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("name", "parameters", "licence", "fits here", "note"):
@@ -145,7 +144,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     findings = examine()
     if as_json:
-        _print_json([asdict(f) for f in findings])
+        print_json([asdict(f) for f in findings])
     else:
         for f in findings:
             mark = {True: "[green]ok[/]  ", None: "[yellow]note[/]", False: "[red]bad[/] "}[f.ok]
@@ -156,19 +155,8 @@ def doctor(as_json: AsJson = False) -> None:
 
 # ── Data ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-@app.command(rich_help_panel=DATA)
-def check(words: Words = None, as_json: AsJson = False) -> None:
-    """Data report, and the proof of the loss mask on every row; needs no torch."""
-    from tuneloop.loop import Prepared
-    from tuneloop.training.watch import Silent
-
-    ready = Prepared(_recipe(words), Silent() if as_json else _Lines())
-    if as_json:
-        _print_json(ready.rows.report.to_json())
-        return
-    for line in [*ready.base.notes, *ready.tokenizer.notes, *ready.rows.report.lines()]:
-        console.print(escape(line))
-    console.print("[green]Every row renders, and its loss mask covers exactly the answer and its end of turn.[/]")
+app.command(rich_help_panel=DATA)(cli_data.check)
+app.add_typer(cli_versions.data, name="data", rich_help_panel=DATA)
 
 
 # ── Train ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -180,9 +168,9 @@ def plan(words: Words = None, as_json: AsJson = False) -> None:
     from tuneloop.terminal import plan_table
     from tuneloop.training.watch import Silent
 
-    made = Prepared(_recipe(words), Silent() if as_json else _Lines()).plan().to_json()
+    made = Prepared(recipe_of(words), Silent() if as_json else Lines()).plan().to_json()
     if as_json:
-        _print_json(made)
+        print_json(made)
         return
     console.print(plan_table(made))
     memory = made["memory"]
@@ -206,7 +194,7 @@ def run(words: Words = None,
     if until not in STAGES:
         raise UserError(f"'{until}' is no stage.", wanted=f"one of: {', '.join(STAGES)}")
     if resume is None:
-        recipe = _recipe(words)
+        recipe = recipe_of(words)
         _execute(recipe, _new_folder(recipe, runs, folder), until, as_json)
         return
     if words or folder:
@@ -233,7 +221,7 @@ def runs_(action: Annotated[str, typer.Argument(metavar="[show]", show_default=F
 
     listed = [_summary(folder) for folder in find_runs(runs)]
     if as_json:
-        _print_json(listed)
+        print_json(listed)
         return
     from rich.table import Table
 
@@ -283,7 +271,7 @@ def schema() -> None:
     """JSON schema of the recipe, for editors."""
     from tuneloop.recipe import schema as recipe_schema
 
-    _print_json(recipe_schema())
+    print_json(recipe_schema())
 
 
 @app.command(rich_help_panel=BRIDGES)
@@ -319,7 +307,7 @@ def try_out(kind: Kind, name: Annotated[str, typer.Argument(help="./my_loss.py:M
         checks = prove(objective, detaches=detaches)
     good = all(check.ok for check in checks)
     if as_json:
-        _print_json({"objective": name, "ok": good, "checks": [check.to_json() for check in checks]})
+        print_json({"objective": name, "ok": good, "checks": [check.to_json() for check in checks]})
     else:
         from tuneloop.terminal import show_checks
 
@@ -333,29 +321,6 @@ def _only_objective(command: str, kind: str) -> None:
 
 
 # ── shared by the commands ───────────────────────────────────────────────────────────────────────────────────────────
-
-class _Lines:
-    """A watcher that only says."""
-
-    def stage(self, name: str, total: int | None) -> None: ...
-    def advance(self, units: int) -> None: ...
-    def metric(self, entry: dict[str, Any]) -> None: ...
-    def sample(self, entry: dict[str, Any]) -> None: ...
-
-    def say(self, text: str) -> None:
-        console.print(f"[dim]•[/] {escape(text)}")
-
-
-def _recipe(words: list[str] | None) -> Recipe:
-    """`[RECIPE] [KEY=VALUE]...`; the recipe is recipe.yaml unless named."""
-    from tuneloop.recipe import load
-
-    words = words or []
-    named = [w for w in words if "=" not in w]
-    if len(named) > 1:
-        raise UserError(f"More than one recipe: {', '.join(named)}.", wanted="one recipe, then key=value overrides")
-    return load(Path(named[0]) if named else Path("recipe.yaml"), [w for w in words if "=" in w])
-
 
 def _new_folder(recipe: Recipe, runs: Path, folder: Path | None) -> RunFolder:
     from tuneloop.loop import begin
@@ -381,10 +346,10 @@ def _execute(recipe: Recipe, folder: RunFolder, until: str, as_json: bool, *, fr
             folder.discard_if_nothing_was_done()
         raise
     except KeyboardInterrupt:
-        _complain(f"Interrupted. What was finished is kept; continue with `tuneloop run --resume {folder.path}`.")
+        complain(f"Interrupted. What was finished is kept; continue with `tuneloop run --resume {folder.path}`.")
         raise typer.Exit(1) from None
     if as_json:
-        _print_json(result | {"folder": str(folder.path)})
+        print_json(result | {"folder": str(folder.path)})
     elif "verdict" in result:
         show_verdict(console, result)
         console.print(f"Report: [bold]{folder.file('report.html')}[/]")
@@ -435,7 +400,7 @@ def _show_run(folder: RunFolder, as_json: bool) -> None:
     record = folder.read("record.json") if folder.has("record.json") else {}
     certificate = folder.read("certificate.json") if folder.has("certificate.json") else None
     if as_json:
-        _print_json({"record": record, "certificate": certificate})
+        print_json({"record": record, "certificate": certificate})
         return
     console.print(f"[bold]{folder.path}[/]")
     if folder.has("plan.json"):
@@ -446,7 +411,3 @@ def _show_run(folder: RunFolder, as_json: bool) -> None:
         show_verdict(console, certificate)
     else:
         console.print(f"Unfinished. Continue: [bold]tuneloop run --resume {folder.path}[/]")
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -12,6 +12,7 @@ from tuneloop.types import Conversation, Origin, Preference, Prompt, Ranked, Rat
 Asked = tuple[tuple[str, str], ...]
 Row = TypeVar("Row", bound=Sample)
 NOWHERE = Origin("", 0)
+ADDED_LATER = frozenset({"tools", "calls", "media", "call_id", "name"})     # fields, left out where they are empty
 
 
 def asked(row: Sample) -> Asked:
@@ -25,10 +26,15 @@ def content(row: Row) -> Row:
 
 
 def written(row: Sample) -> str:
-    """The same as text."""
-    fields = asdict(content(row))
+    """The same as text. It goes into the hashes of runs: rows without tools and media are written as they always were.
+    """
+    fields = asdict(content(row), dict_factory=_with_what_is_there)
     del fields["origin"]
     return json.dumps(fields, ensure_ascii=False)
+
+
+def _with_what_is_there(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in fields if value or name not in ADDED_LATER}
 
 
 def drop_duplicates(rows: Iterable[Row]) -> tuple[list[Row], list[Origin]]:

@@ -1,24 +1,26 @@
-"""From a file's bytes to text: compression, encodings, and what is no text at all."""
+"""From a file's bytes to text, piece by piece: encodings, line ends, and what is no text at all.
+
+Which encoding it is is decided once, on the first bytes that are not ASCII; from there on every byte must fit.
+"""
 
 from __future__ import annotations
 
 import codecs
-import difflib
-import gzip
+import io
 import re
-import zlib
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from charset_normalizer import from_bytes
 
+from tuneloop.data.files import WANTED
 from tuneloop.errors import UserError
 
 GIT_LFS = b"version https://git-lfs.github.com/spec/"
-GZIP = b"\x1f\x8b"
 NOT_TEXT = {
     b"PK\x03\x04": "a zip archive or an Excel workbook", b"PAR1": "a Parquet file", b"ARROW1": "an Arrow file",
-    b"BZh": "compressed with bzip2", b"\xfd7zXZ": "compressed with xz", b"\x28\xb5\x2f\xfd": "compressed with zstd",
-    b"%PDF": "a PDF", b"SQLite format 3": "an SQLite database",
+    b"\x1f\x8b": "compressed twice", b"%PDF": "a PDF", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an old Office file",
+    b"SQLite format 3": "an SQLite database",
 }
 BYTE_ORDER_MARKS = {                    # the marks of UTF-32 begin with those of UTF-16, so they come first
     codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be",
@@ -29,97 +31,107 @@ USUAL = {"cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "
          "cp932", "cp949", "gb18030", "big5"}
 """What most programs that do not write UTF-8 do write. A rarer one must suit a text in Latin letters clearly better."""
 CLEARLY = 0.2                   # of the difference between coherence and chaos, each between 0 and 1
-DATA_SUFFIXES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".gz"}
-WANTED = "a text file: .csv .tsv .json .jsonl, also .gz"
+DECIDING_BYTES = 2**20          # on which the encoding is decided
 SAMPLE_BYTES = 200_000
 FOREIGN_SCRIPT = 0.25           # share of bytes outside ASCII above which a text is not in Latin letters
+NONE_FITS = "ascii"             # decodes up to the first byte that says otherwise
 
 
-def text_of(path: Path, shown: str) -> tuple[str, list[str]]:
-    """The text of a file, with line ends as `\\n`, and notes on how it was decoded. `shown` names it in errors."""
-    data = _bytes(path, shown)
-    notes: list[str] = []
-    if data.startswith(GZIP):
-        data = _uncompressed(data, shown)
-    elif path.suffix == ".gz" and not data.startswith(GIT_LFS):
-        notes.append("not compressed in spite of its name")
-    _refuse_other_content(data, shown)
-    text, note = _decoded(data, shown)
-    if note:
-        notes.append(note)
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if not text.strip():
-        found = f"{shown} is empty: " + (f"{len(data)} bytes of white space." if data else "0 bytes.")
-        raise UserError(found, wanted="at least 10 rows")
-    return text, notes
+class Text:
+    """A text on its way: `head` is its beginning, which can be looked at before the pieces are taken.
+
+    Line ends come as `\\n`. `notes` say how it was decoded; they are complete after the last piece.
+    """
+
+    def __init__(self, blocks: Iterable[bytes], shown: str, notes: list[str]) -> None:
+        self._coming = _pieces(iter(blocks), shown, notes)
+        self.head = next(self._coming, "")
+
+    def grow(self) -> bool:
+        """A longer head; False when it is already the whole text."""
+        piece = next(self._coming, None)
+        self.head += piece or ""
+        return piece is not None
+
+    def pieces(self) -> Iterator[str]:
+        """All of it, once."""
+        yield self.head
+        self.head = ""
+        yield from self._coming
 
 
-def _bytes(path: Path, shown: str) -> bytes:
-    try:
-        if path.is_dir():
-            inside = sorted(p.name for p in path.iterdir() if p.suffix in DATA_SUFFIXES)[:5]
-            raise UserError(f"{shown} is a folder.", wanted=WANTED,
-                            fix=f"name a file in it: {', '.join(inside)}" if inside else "")
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise _missing(path, shown) from None
-    except OSError as error:
-        raise UserError(f"{shown} cannot be read: {error.strerror or error}.") from error
+def _pieces(blocks: Iterator[bytes], shown: str, notes: list[str]) -> Iterator[str]:
+    head, ended = _gathered(blocks)
+    _refuse_other_content(head, shown)
+    encoding = ""
+    line_ends = io.IncrementalNewlineDecoder(None, translate=True)
+    line, empty = 1, True
+    for block, encoding_now in _with_encoding(head, blocks, shown, notes):
+        if encoding_now != encoding:
+            encoding = encoding_now
+            decoder = codecs.getincrementaldecoder(encoding)()
+        try:
+            text = line_ends.decode(decoder.decode(block, final=not block), final=not block)
+        except UnicodeDecodeError as error:
+            raise _undecodable(error, encoding, blocks, line, shown) from None
+        if (at := text.find("\0")) >= 0:
+            line += text.count("\n", 0, at)
+            raise UserError(f"{shown} line {line}: holds a NUL byte, so this is no text.", wanted=WANTED)
+        line += text.count("\n")
+        empty = empty and not text.strip()
+        if text:
+            yield text
+    if empty:
+        size = f"{'' if ended else 'more than '}{len(head)} bytes"
+        raise UserError(f"{shown} is empty: {size}{' of white space' if head else ''}.", wanted="at least 10 rows")
 
 
-def _missing(path: Path, shown: str) -> UserError:
-    if not path.parent.is_dir():
-        return UserError(f"{shown} does not exist, nor does its folder.", wanted=WANTED,
-                         fix="paths in a recipe count from the folder of the recipe")
-    near = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], n=3)
-    return UserError(f"{shown} does not exist.", wanted=WANTED,
-                     fix=f"did you mean {' or '.join(near)}?" if near else "")
+def _gathered(blocks: Iterable[bytes]) -> tuple[bytes, bool]:
+    """Blocks put together until they are enough to decide on, and whether that was everything."""
+    parts: list[bytes] = []
+    for block in blocks:
+        parts.append(block)
+        if sum(map(len, parts)) >= DECIDING_BYTES:
+            return b"".join(parts), False
+    return b"".join(parts), True
 
 
-def _uncompressed(data: bytes, shown: str) -> bytes:
-    try:
-        return gzip.decompress(data)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{shown} is a damaged or cut-off gzip file: {error}.",
-                        fix="copy or download it again") from error
+def _with_encoding(head: bytes, blocks: Iterator[bytes], shown: str, notes: list[str]) -> Iterator[tuple[bytes, str]]:
+    """Blocks and how each is encoded, then an empty one. ASCII, which is in nearly all encodings, counts as UTF-8."""
+    mark, encoding = next(((mark, encoding) for mark, encoding in BYTE_ORDER_MARKS.items() if head.startswith(mark)),
+                          (b"", _unmarked_utf16(head)))
+    head = head[len(mark):]
+    if not encoding:
+        _refuse_binary(head, shown)
+        coming = chain([head], blocks)
+        for block in coming:
+            if not block.isascii():
+                break
+            yield block, "utf-8"
+        else:
+            yield b"", "utf-8"
+            return
+        head, ended = _gathered(chain([block], coming))
+        whole_lines = head[:head.rfind(b"\n") + 1]
+        encoding = _decided(head if ended or whole_lines.isascii() else whole_lines)
+        if encoding not in ("utf-8", NONE_FITS):
+            notes.append(f"not UTF-8; decoded as {encoding}, guessed from its bytes")
+    elif encoding != "utf-8":
+        notes.append(f"decoded as {encoding}")
+    yield from ((block, encoding) for block in chain([head], blocks) if block)
+    yield b"", encoding
 
 
-def _refuse_other_content(data: bytes, shown: str) -> None:
-    if data.startswith(GIT_LFS):
-        raise UserError(f"{shown} is a Git-LFS pointer: a note of {len(data)} bytes that stands for the data, "
-                        "not the data.", fix=f"run `git lfs pull` in its repository, or download {shown} itself")
-    for start, kind in NOT_TEXT.items():
-        if data.startswith(start):
-            raise UserError(f"{shown} is {kind}, not text.", wanted=WANTED,
-                            fix="unpack or convert it, for example to JSONL")
-
-
-def _decoded(data: bytes, shown: str) -> tuple[str, str]:
-    """Text, and a note unless it is plain UTF-8."""
-    for mark, encoding in BYTE_ORDER_MARKS.items():
-        if data.startswith(mark):
-            return _strictly(data[len(mark):], encoding, shown), "" if encoding == "utf-8" else f"decoded as {encoding}"
-    if encoding := _unmarked_utf16(data):
-        return _strictly(data, encoding, shown), f"decoded as {encoding}"
-    _refuse_binary(data, shown)
-    try:
-        return data.decode("utf-8"), ""
-    except UnicodeDecodeError as error:
-        _refuse_damaged_utf8(data, error, shown)
-    encoding = _guessed(data, shown)
-    return _strictly(data, encoding, shown), f"not UTF-8; decoded as {encoding}, guessed from its bytes"
-
-
-def _strictly(data: bytes, encoding: str, shown: str) -> str:
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise _undecodable(data, error, encoding, shown) from None
-
-
-def _undecodable(data: bytes, error: UnicodeDecodeError, encoding: str, shown: str) -> UserError:
-    line = data.count(b"\n", 0, error.start) + 1
-    return UserError(f"{shown} line {line}: the byte 0x{data[error.start]:02x} cannot be decoded as {encoding}.",
+def _undecodable(error: UnicodeDecodeError, encoding: str, rest: Iterator[bytes], line: int, shown: str) -> UserError:
+    bad = error.object[error.start:]
+    before = error.object[:error.start].decode(encoding, "ignore")
+    line += len(re.findall("\r\n?|\n", before))
+    if encoding == "utf-8":
+        count = sum(text.count("\ufffd") for text in codecs.iterdecode(chain([bad], rest), encoding, "replace"))
+        encoding = f"UTF-8, as the rest of the file is ({count} such bytes in all)"
+    elif encoding == NONE_FITS:
+        encoding = "UTF-8 or any encoding that is known here"
+    return UserError(f"{shown} line {line}: the byte 0x{bad[0]:02x} cannot be decoded as {encoding}.",
                      wanted="text in UTF-8", fix=f"save the file as UTF-8, or mend line {line}")
 
 
@@ -132,26 +144,40 @@ def _unmarked_utf16(data: bytes) -> str:
     return "utf-16-be" if even > 0.3 * half and odd < 0.05 * half else ""
 
 
+def _refuse_other_content(data: bytes, shown: str) -> None:
+    if data.startswith(GIT_LFS):
+        raise UserError(f"{shown} is a Git-LFS pointer: a note of {len(data)} bytes that stands for the data, "
+                        "not the data.", fix=f"run `git lfs pull` in its repository, or download {shown} itself")
+    for start, kind in NOT_TEXT.items():
+        if data.startswith(start):
+            fix = f'name the rows, as in "sqlite:///{shown}#SELECT text, label FROM rows"' if "SQLite" in kind else (
+                "unpack or convert it, for example to JSONL")
+            raise UserError(f"{shown} is {kind}, not text.", wanted=WANTED, fix=fix)
+
+
 def _refuse_binary(data: bytes, shown: str) -> None:
-    if (at := data.find(b"\0")) >= 0:
-        line = data.count(b"\n", 0, at) + 1
-        raise UserError(f"{shown} line {line}: holds a NUL byte, so this is no text.", wanted=WANTED)
     control = len(re.findall(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f]", data))
-    if control > 0.01 * len(data):
-        raise UserError(f"{shown} is no text: {control} of its {len(data)} bytes are control characters.",
+    if control > 0.01 * len(data) and b"\0" not in data:
+        raise UserError(f"{shown} is no text: {control} of its first {len(data)} bytes are control characters.",
                         wanted=WANTED)
 
 
-def _refuse_damaged_utf8(data: bytes, error: UnicodeDecodeError, shown: str) -> None:
-    """A UTF-8 file with a few bad bytes must not be taken for another encoding: that would spoil every accent in it."""
-    text = data.decode("utf-8", errors="replace")
+def _decided(data: bytes) -> str:
+    """The encoding of bytes that are not ASCII.
+
+    UTF-8 with a few bad bytes must not be taken for another encoding: that would spoil every accent in it.
+    """
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data)        # the last character may be cut
+        return "utf-8"
+    except UnicodeDecodeError:
+        text = data.decode("utf-8", errors="replace")
     bad = text.count("\ufffd")
     good = sum(not c.isascii() for c in text) - bad
-    if good >= bad:
-        raise _undecodable(data, error, f"UTF-8, as the rest of the file is ({bad} such bytes in all)", shown) from None
+    return "utf-8" if good >= bad else _guessed(data)
 
 
-def _guessed(data: bytes, shown: str) -> str:
+def _guessed(data: bytes) -> str:
     """The likely 8-bit or East Asian encoding. Few accents say little, and then cp1252 is by far the likeliest."""
     telling = b"\n".join(line for line in data.splitlines() if not line.isascii())[:SAMPLE_BYTES]
     outside = sum(byte > 127 for byte in telling) / len(telling)
@@ -167,8 +193,8 @@ def _guessed(data: bytes, shown: str) -> str:
         try:
             data.decode("cp1252")
             return "cp1252"
-        except UnicodeDecodeError as error:
+        except UnicodeDecodeError:
             if best is None:
-                raise _undecodable(data, error, "UTF-8 or any encoding that is known here", shown) from None
+                return NONE_FITS
     assert best is not None
     return best.encoding

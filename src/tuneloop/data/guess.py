@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneloop.data import task as tasks
-from tuneloop.data.judged import JUDGEMENTS, judged_kind, recognise_as
-from tuneloop.data.read import Table, read
-from tuneloop.data.recognise import OTHER_FORMATS, Recognised, format_of
-from tuneloop.data.template import suggest
+from tuneloop.data.formats.kinds import KINDS
+from tuneloop.data.read import read
+from tuneloop.data.recognise import Recognised, choose, recognise_as
 from tuneloop.errors import UserError
-from tuneloop.types import Conversation, Preference, Rated, Rollout, Sample
+from tuneloop.types import Conversation, Message, Preference, Prompt, Ranked, Rated, Rollout, Sample, Text
 
 EXAMPLES = 3
 SHOWN_LABELS = 8
@@ -40,22 +39,20 @@ class Guess:
 def guess(path: Path, shown: str | None = None) -> Guess:
     """Look at a data file. Raises UserError when it cannot be read or no way to use its columns suggests itself."""
     table = read(path, shown or str(path))
-    kind = judged_kind(table) or Conversation
-    prompt, answer = _templates(table) if kind is Conversation else (None, None)
-    found = recognise_as(table, kind, prompt=prompt, answer=answer, drop_empty=True)
+    mapped = choose(table)
+    kind = mapped.main.kind
+    if not KINDS[kind].objective:
+        raise UserError(f"{table.file} holds {KINDS[kind].what}, which no objective learns from.",
+                        wanted="questions with their answers, or answers that are judged",
+                        fix="tuneloop check looks at such rows, too")
+    prompt, answer = mapped.guessed or (None, None)
+    found = recognise_as(table, Preference if kind is Ranked else kind, prompt=prompt, answer=answer, drop_empty=True)
     if not found.samples:
         raise UserError(f"{table.file}: no row has an answer.", fix="look at the answer column")
     task = tasks.decide(found.samples, "auto")
     labels = sorted({row.answer.strip() for row in found.samples}) if task == "labels" else []
     return Guess(table.file, found.sentence, table.notes, len(table.rows), prompt, answer,
-                 [origin.line for origin in found.dropped], task, labels, _examples(found),
-                 JUDGEMENTS[kind].objective if kind in JUDGEMENTS else "sft")
-
-
-def _templates(table: Table) -> tuple[str, str] | tuple[None, None]:
-    """Guessed templates, unless the rows have a known format; recognise() words the error where neither helps."""
-    known = format_of(table) or OTHER_FORMATS.keys() & set(table.columns)
-    return (None, None) if known else suggest(table) or (None, None)
+                 [origin.line for origin in found.dropped], task, labels, _examples(found), KINDS[kind].objective)
 
 
 def _examples(found: Recognised) -> list[Sample]:
@@ -69,7 +66,7 @@ def shown(sample: Sample) -> list[tuple[str, str]]:
     """A sample as headings and texts: what was asked, and what the row says of the answers."""
     match sample:
         case Conversation():
-            said = [(message.role, message.content) for message in sample.messages[len(sample.prompt):]]
+            said = _turns(sample.messages[len(sample.prompt):])
         case Preference():
             said = [("chosen", sample.chosen), ("rejected", sample.rejected)]
         case Rated():
@@ -77,7 +74,18 @@ def shown(sample: Sample) -> list[tuple[str, str]]:
         case Rollout():
             said = [(f"reward {reward:g}", answer)
                     for answer, reward in zip(sample.answers, sample.rewards, strict=True)]
-    return [*((message.role, message.content) for message in sample.prompt), *said]
+        case Ranked():
+            said = [(f"place {place}", answer) for place, answer in enumerate(sample.answers, 1)]
+        case Prompt():
+            said = [("right answer", reference) for reference in sample.references]
+        case Text():
+            said = [("text", sample.text)]
+    return [*_turns(sample.prompt), *said]
+
+
+def _turns(turns: Sequence[Message]) -> list[tuple[str, str]]:
+    return [(turn.role, "\n".join(filter(None, [turn.content, *(f"{c.name}({c.arguments})" for c in turn.calls)])))
+            for turn in turns]
 
 
 def recipe_text(found: Guess, base: str) -> str:

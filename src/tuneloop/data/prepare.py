@@ -13,13 +13,12 @@ from tuneloop.data import task as tasks
 from tuneloop.data.clean import conflicts, drop_duplicates, written
 from tuneloop.data.flaws import RowError, flaw_errors
 from tuneloop.data.groups import by_prompt, group_all, preferred, with_probes
-from tuneloop.data.judged import recognise_as
-from tuneloop.data.read import Table, read
-from tuneloop.data.recognise import Recognised
+from tuneloop.data.load import Loaded, Wanted, load
 from tuneloop.data.render import RenderProblem
 from tuneloop.data.report import DataReport, FileReport, Found, label_counts, token_report
 from tuneloop.data.spec import DataSpec
 from tuneloop.data.split import draw, split, without_leaks
+from tuneloop.data.training_rows import Added, for_training
 from tuneloop.errors import UserError, raise_all
 from tuneloop.types import Conversation, Group, Origin, Rated, Rendered, Rollout
 
@@ -62,7 +61,7 @@ class Rows:
 
 def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tokens: int | None, seed: int,
             kind: type[Any] = Conversation, shown: Mapping[str, Any] | None = None) -> Rows:
-    """All rows that the recipe names, checked, split and rendered as samples of `kind`. Paths count from `root`.
+    """All rows that the recipe names, mended, checked, split and rendered as samples of `kind`. Paths count from `root`.
 
     `shown` has other names for the files of the parts, for people: a resumed run knows its files by absolute paths.
 
@@ -70,8 +69,8 @@ def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tok
     with all problems of all files at once.
     """
     files = _load(spec, root, kind, shown or {})
-    task = tasks.decide([row for _, found in files.values() for row in found.samples], spec.answers)
-    removed: dict[str, list[Origin]] = {"empty": [o for _, found in files.values() for o in found.dropped]}
+    task = tasks.decide([item.sample for loaded in files.values() for item in loaded.items], spec.answers)
+    removed: dict[str, list[Origin]] = {"empty": [o for loaded in files.values() for o in loaded.dropped]}
     rows = _without_repeats(files, task, removed)
     limit = min((n for n in (max_length_tokens, spec.max_length_tokens) if n is not None), default=None)
     tokens = _render(list(chain(*rows.values())), tokenizer)
@@ -90,24 +89,31 @@ def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tok
     if not kept["train"]:
         raise UserError(f"No training row is left with data.max_train_rows={spec.max_train_rows}: rows that share a "
                         "prompt are drawn together.", fix="set it higher")
+    added = for_training(spec, kept, files["train"], root, seed, kind)
+    removed["leaks"] += added.leaks
+    tokens |= _render([row for row in added.rows if row not in tokens], tokenizer)
+    removed["over_length"] += _too_long(tokens, limit, drop=spec.over_length == "drop")
+    kept["train"] = [row for row in added.rows if row in tokens]
     if task == "labels" and len(label_counts(kept["train"])) == 1:
         raise UserError(f"All {len(kept['train'])} training rows that are left have the label "
                         f'"{kept["train"][0].answer}".', wanted="rows of two labels at least",
                         fix="raise data.max_train_rows, or hold out less")
     groups = {part: [tokens[row] for row in kept[part]] for part in PARTS}
     rendered = [branch for part in PARTS for group in groups[part] for branch in group.branches]
-    report = _report(files, removed, against, kept, rendered, task)
+    report = _report(files, removed, against, kept, rendered, task, added)
     if kind is Rated:
         groups = {part: _probed(kept[part], groups[part], kept["train"], tokenizer, limit) for part in PARTS}
     return Rows(**kept, groups=groups, task=task, report=report,
                 labels=sorted(label_counts(chain(*kept.values()))) if task == "labels" else [])
 
 
-Files = dict[str, tuple[Table, Recognised]]     # by part
-Kept = dict[str, list[Any]]                     # by part
+Files = dict[str, Loaded]           # by part
+Kept = dict[str, list[Any]]         # by part
 
 
 def _load(spec: DataSpec, root: Path, kind: type[Any], shown: Mapping[str, Any]) -> Files:
+    wanted = Wanted(kind, spec.prompt, spec.answer, spec.system, spec.drop_empty)
+    fixes = [fix for fix in spec.fix if not fix.only_training]
     files: Files = {}
     problems = []
     for part in PARTS:
@@ -115,9 +121,7 @@ def _load(spec: DataSpec, root: Path, kind: type[Any], shown: Mapping[str, Any])
         if name is None:
             continue
         try:
-            table = read(root / Path(name).expanduser(), str(shown.get(part) or name))
-            files[part] = table, recognise_as(table, kind, prompt=spec.prompt, answer=spec.answer, system=spec.system,
-                                              drop_empty=spec.drop_empty)
+            files[part] = load(name, root, str(shown.get(part) or name), wanted, fixes)
         except UserError as error:
             problems.append(error)
     raise_all(problems)
@@ -129,13 +133,13 @@ def _without_repeats(files: Files, task: tasks.Task, removed: dict[str, list[Ori
     rows: Kept = {}
     removed |= {"duplicates": [], "leaks": []}
     for part in reversed(files):
-        found = files[part][1].samples
+        found = [item.sample for item in files[part].items]
         kept, duplicates = drop_duplicates(tasks.with_clean_labels(found) if task == "labels" else found)
         kept, leaks = without_leaks(kept, list(chain(*rows.values())))
         removed["duplicates"] += duplicates
         removed["leaks"] += [row.origin for row in leaks]
         if leaks and not kept:
-            raise UserError(f"Every prompt of {files[part][0].file} (data.{part}) is also in the rows held out.",
+            raise UserError(f"Every prompt of {files[part].table.file} (data.{part}) is also in the rows held out.",
                             wanted="different rows in the files of train, validation and test")
         rows[part] = kept
     return rows
@@ -199,12 +203,14 @@ def _split(spec: DataSpec, rows: Kept, seed: int, task: tasks.Task) -> Kept:
 
 
 def _report(files: Files, removed: dict[str, list[Origin]], against: list[list[Origin]], kept: Kept,
-            rendered: list[Rendered], task: tasks.Task) -> DataReport:
+            rendered: list[Rendered], task: tasks.Task, added: Added) -> DataReport:
     everything = list(chain(*kept.values()))
     is_labels = task == "labels"
     return DataReport(
-        files=[FileReport(part, table.file, table.kind, len(table.rows), found.sentence, table.notes)
-               for part, (table, found) in files.items()],
+        files=[FileReport(part, loaded.table.file, loaded.table.kind, len(loaded.table.rows), loaded.sentence,
+                          loaded.table.notes) for part, loaded in files.items()],
+        mended=[step.to_json() for step in chain(*(loaded.steps for loaded in files.values()), added.steps)],
+        mixed=[str(mixed) for mixed in added.mixed],
         removed={why: Found.at(origins) for why, origins in removed.items()},
         conflicts=Found.at([group[0] for group in against]),
         judged=not isinstance(everything[0], Conversation),

@@ -1,41 +1,41 @@
-"""Files to raw rows, each with its line in the file as an editor shows it.
+"""From a name to raw rows, each with its line in the file as an editor shows it.
 
-CSV and TSV with any of four delimiters, JSON, JSONL, each also compressed with gzip. Line ends inside quoted fields
-become `\\n`.
+A name is a path, `-`, a database query, an address of the hub or of remote storage: whatever a source in
+`tuneloop.data.sources` calls its own.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
+import os
 import re
-from bisect import bisect_right
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tuneloop.data.decode import text_of
-from tuneloop.data.flaws import and_more
+from tuneloop.catalog import Catalog
+from tuneloop.data.files import PACKED, blocks, located, opened, packing_of, suffix_of
 from tuneloop.errors import UserError
 
-DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
-SNIFFED_RECORDS = 50
-LONGEST_FIELD = 2**31 - 1           # what a C long holds everywhere; the csv module's own limit is 131,072 characters
-SHOWN_BROKEN_LINES = 10
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tuneloop.data.sources.base import Source
+
+SOURCES = Catalog("source", "tuneloop.data.sources", "Source")
 ONE_OBJECT_PER_ROW = 'one object per row, such as {"prompt": "…", "completion": "…"}'
+DATA_SUFFIXES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", *PACKED}
+LOOKED_AT_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A raw row and the line of the file on which it begins, from 1."""
+    """A raw row and the line of the file on which it begins, from 1; `file` says which one if there are several."""
 
     line: int
     values: dict[str, Any]
+    file: str = ""
 
     @property
     def digest(self) -> str:
@@ -45,10 +45,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The raw rows of a file. `notes` says what is unusual about how it was read."""
+    """The raw rows of a source, all in memory. `notes` says what is unusual about how it was read."""
 
     file: str
-    kind: str                   # CSV | TSV | JSON | JSONL
+    kind: str                   # CSV | TSV | JSON | JSONL | …
     rows: list[Row]
     columns: list[str]          # in order of first appearance
     notes: list[str]
@@ -56,199 +56,70 @@ class Table:
 
 def read(path: Path, shown: str) -> Table:
     """Read a data file; `shown` is how the user named it. Raises UserError for whatever cannot be trusted."""
-    text, notes = text_of(path, shown)
-    kind = _kind(text, path)
-    if kind == "CSV":
-        return _read_csv(text, shown, notes)
-    rows = _json_rows(text, shown) if kind == "JSON" else _jsonl_rows(text, shown)
-    if not rows:
-        raise UserError(f"{shown} holds no rows.", wanted=ONE_OBJECT_PER_ROW)
-    if kind == "JSON" and len(rows) > 1 and rows[0].line == rows[-1].line:
-        rows = [Row(number, row.values) for number, row in enumerate(rows, 1)]
-        notes = [*notes, "the whole list is on one line: what is called a line below is the number of a row"]
-    return Table(shown, kind, rows, list(dict.fromkeys(c for row in rows for c in row.values)), notes)
+    if os.path.isdir(path):
+        inside = sorted(p.name for p in path.iterdir() if p.suffix in DATA_SUFFIXES)[:5]
+        raise UserError(f"{shown} is a folder.", wanted="a file of rows",
+                        fix=f"name a file in it: {', '.join(inside)}" if inside else "")
+    return _in_memory(source_of_file(path, shown)(str(path), Path(), shown))
 
 
-def _kind(text: str, path: Path) -> str:
-    """By content where that is plain, for suffixes mislead; else by suffix."""
-    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    suffix = suffix.lower()
-    if re.match(r"\s*\[\s*[{\]]", text):
-        return "JSON"
-    first, *rest = text.strip().split("\n", 1)
-    if first.startswith("{"):
-        try:
-            in_data = isinstance(json.loads(first).get("data"), list)
-            return "JSON" if in_data and not rest else "JSONL"
-        except (ValueError, RecursionError):
-            pass        # one object over several lines, or broken: its reader will say
-    known = {".json": "JSON", ".jsonl": "JSONL", ".ndjson": "JSONL", ".csv": "CSV", ".tsv": "CSV"}
-    return known.get(suffix, "JSON" if first.startswith("{") else "CSV")
+def read_table(name: str, root: Path, shown: str | None = None) -> Table:
+    """Everything that a source holds. Paths count from `root`; messages name it `shown`. Raises UserError."""
+    return _in_memory(open_source(name, root, shown))
 
 
-# --- CSV -------------------------------------------------------------------------------------------------------------
+def _in_memory(source: Source) -> Table:
+    rows = list(source.rows())
+    columns = dict.fromkeys(column for row in rows for column in row.values)
+    return Table(source.shown, source.kind, rows, list(columns), source.notes)
 
 
-def _read_csv(text: str, shown: str, notes: list[str]) -> Table:
-    with _long_fields():
-        delimiter = _delimiter(text)
-        records = list(_records(text, delimiter, shown))
-    if len(records) < 2:
-        raise UserError(f"{shown} has a header and no rows.", wanted="at least 10 rows below the header")
-    columns = _columns(records[0][1], shown)
-    ragged = [(line, fields) for line, fields in records[1:] if len(fields) != len(columns)]
-    if ragged:
-        line, fields = ragged[0]
-        raise UserError(
-            f"{shown} line {line}: {len(fields)} fields, but the header has {len(columns)}"
-            f"{and_more([r[0] for r in ragged])}.",
-            wanted=f"{len(columns)} fields separated by {DELIMITERS[delimiter]}: {', '.join(columns)}",
-            fix=f'put quotes around a text that holds a {DELIMITERS[delimiter]}, as in "yes, please"')
-    if delimiter in ";|":
-        notes = [*notes, f"fields are separated by {DELIMITERS[delimiter]}"]
-    rows = [Row(line, dict(zip(columns, fields, strict=True))) for line, fields in records[1:]]
-    taken = [column for column in columns if any(row.values[column].strip() == column for row in rows)]
-    if taken:
-        notes = [*notes, f"the first line was read as names of columns, and {', '.join(map(repr, taken))} also occurs "
-                 "below it: if the file has no header, put one above"]
-    return Table(shown, "TSV" if delimiter == "\t" else "CSV", rows, columns, notes)
+def open_source(name: str, root: Path, shown: str | None = None) -> Source:
+    """The source that `name` means: by its scheme, else by what kind of folder it is, else by what is in the file.
+
+    A suffix decides only where the content does not. `Source.shown` is `shown`, or the name, without its passwords.
+    """
+    shown = without_secrets(shown or name)
+    for kind in _kinds():
+        if kind.owns(name):
+            return kind(name, root, shown)
+    path, _ = located(name, root)
+    if os.path.isdir(path):            # unlike Path's, False for names that no file can have
+        found = next((kind for kind in _kinds() if kind.owns_folder(path)), None)
+        return (found or SOURCES.get("folder"))(name, root, shown)
+    return source_of_file(path, shown)(name, root, shown)
 
 
-def _records(text: str, delimiter: str, shown: str) -> Iterator[tuple[int, list[str]]]:
-    """(first line, fields) of every record that is not blank."""
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
-    line = 1
-    try:
-        for fields in reader:
-            if any(fields):
-                yield line, fields
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"{shown} line {line}: a quoted field does not end as it should ({error}).",
-                        wanted='a text with quotes, commas or line ends in quotes, its own quotes doubled: '
-                               '"He said ""yes"""', fix=f"mend the quotes of line {line}") from error
+def source_of_file(path: Path, shown: str) -> type[Source]:
+    """The kind of source that reads a file. Raises UserError where the file cannot be opened."""
+    with opened(path, shown) as file:
+        packing = packing_of(file)
+        start = next(blocks(file, shown, []), b"")[:LOOKED_AT_BYTES]
+    suffix = suffix_of(path)
+    by_content = [kind for kind in _kinds() if start.startswith(kind.starts)]
+    if by_content and packing:
+        raise UserError(f"{shown} is compressed with {packing}, and what is inside is no text.",
+                        wanted="Parquet, Arrow and Excel files as they are: they are compressed already",
+                        fix="unpack it")
+    by_suffix = [kind for kind in by_content or _kinds() if suffix in kind.suffixes]
+    if by_content:
+        return (by_suffix or by_content)[0]
+    return next((kind for kind in by_suffix if not kind.starts), SOURCES.get("text"))
 
 
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    limit = csv.field_size_limit(LONGEST_FIELD)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(limit)
+def _kinds() -> Iterator[type[Source]]:
+    return map(SOURCES.get, SOURCES.names)
 
 
-def _delimiter(text: str) -> str:
-    """The one that cuts the first records most evenly, then into most columns, then the most usual one."""
-    def fitness(delimiter: str) -> tuple[float, int]:
-        try:
-            widths = [len(fields) for _, fields in islice(_records(text, delimiter, ""), SNIFFED_RECORDS)]
-        except UserError:
-            return 0.0, 0
-        return (widths.count(widths[0]) / len(widths), widths[0]) if max(widths[:1], default=1) > 1 else (0.0, 0)
-    return max(DELIMITERS, key=fitness)
+def without_secrets(name: str) -> str:
+    """A name as it may be shown and kept: without the passwords and keys that an address may hold."""
+    for pattern in _SECRETS:
+        name = pattern.sub(r"\1***\2", name)
+    return name
 
 
-def _columns(header: list[str], shown: str) -> list[str]:
-    columns = [name.strip() for name in header]
-    nameless = [str(i) for i, name in enumerate(columns, 1) if not name]
-    if nameless:
-        raise UserError(f"{shown} line 1: column {', '.join(nameless)} of the header has no name.",
-                        wanted="a name for each column",
-                        fix="name it; an index that pandas wrote goes away with to_csv(…, index=False)")
-    twice = sorted({name for name in columns if columns.count(name) > 1})
-    if twice:
-        raise UserError(f"{shown} line 1: two columns are called {', '.join(twice)}.", wanted="different names")
-    return columns
-
-
-# --- JSON ------------------------------------------------------------------------------------------------------------
-
-
-def _json_rows(text: str, shown: str) -> list[Row]:
-    try:
-        whole = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{shown} {_place(error)}: not valid JSON ({_reason(error)}).", fix="mend it there") from error
-    if isinstance(whole, dict) and not isinstance(whole.get("data"), list):
-        raise UserError(f"{shown} is one JSON object with the keys {', '.join(list(whole)[:10])}.",
-                        wanted='a list of objects, or {"data": [ … ]}')
-    if not isinstance(whole, dict | list):
-        raise UserError(f"{shown} is a single JSON value.", wanted="a list of objects")
-    starts = [match.start() for match in re.finditer("\n", text)]
-    rows = [(bisect_right(starts, at) + 1, value) for at, value in _elements(text, isinstance(whole, dict))]
-    return _objects(rows, shown)
-
-
-def _elements(text: str, in_data: bool) -> Iterator[tuple[int, Any]]:
-    """(offset, value) of the elements of a valid JSON list, or of the list under the last key "data"."""
-    at = _next(text, 0)
-    if in_data:
-        at = _data_list(text, at)
-    at = _next(text, at + 1)
-    while text[at] != "]":
-        value, end = _DECODER.raw_decode(text, at)
-        yield at, value
-        at = _next(text, end)
-        if text[at] == ",":
-            at = _next(text, at + 1)
-
-
-def _data_list(text: str, at: int) -> int:
-    """The offset of the `[` of the value under "data", in a valid JSON object that begins at `at`."""
-    found = at
-    while text[at] != "}":
-        key, end = _DECODER.raw_decode(text, _next(text, at + 1))
-        value_at = _next(text, _next(text, end) + 1)
-        if key == "data":
-            found = value_at
-        at = _next(text, _DECODER.raw_decode(text, value_at)[1])
-    return found
-
-
-_DECODER = json.JSONDecoder()
-_SPACE = re.compile(r"[ \t\n\r]*")
-
-
-def _next(text: str, at: int) -> int:
-    """The offset of the next character that is no white space."""
-    match = _SPACE.match(text, at)
-    assert match is not None
-    return match.end()
-
-
-def _jsonl_rows(text: str, shown: str) -> list[Row]:
-    values, broken = [], []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            values.append((number, json.loads(line)))
-        except (ValueError, RecursionError) as error:
-            column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-            broken.append(f"{shown} line {number}: not valid JSON ({_reason(error)}{column}).")
-    if broken:
-        further = len(broken) - SHOWN_BROKEN_LINES
-        rest = [f"… and {further} further lines."] if further > 0 else []
-        raise UserError("\n".join(broken[:SHOWN_BROKEN_LINES] + rest), wanted="one JSON object on each line",
-                        fix="mend these lines; a JSON list belongs into a .json file")
-    return _objects(values, shown)
-
-
-def _objects(values: list[tuple[int, Any]], shown: str) -> list[Row]:
-    others = [(line, value) for line, value in values if not isinstance(value, dict)]
-    if others:
-        line, value = others[0]
-        raise UserError(f"{shown} line {line}: {json.dumps(value)[:40]} is no JSON object"
-                        f"{and_more([o[0] for o in others])}.", wanted=ONE_OBJECT_PER_ROW)
-    return [Row(line, value) for line, value in values]
-
-
-def _place(error: Exception) -> str:
-    return f"line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else "line 1"
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    return error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+_SECRETS = [
+    re.compile(r"(https?://)[^/@#\s]+(@)", re.IGNORECASE),
+    re.compile(r"(://[^:/@#]*:)(?!\d+(?:/|$))[^#]*(@)"),
+    re.compile(r"([?&;][^=&;#]*(?:pass|pwd|token|secret|key|sig|credential)[^=&;#]*=)[^&#]*()", re.IGNORECASE),
+]

@@ -1,44 +1,46 @@
-"""Raw rows to samples: which row format a file has, and what is wrong with which rows."""
+"""Raw rows to samples: which row format each has, told by its columns, and what is wrong with which rows."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tuneloop.data.flaws import RowError, flaw_errors
+from tuneloop.data.formats.base import Detector, DroppableError, Format, Given, Shape, Values
+from tuneloop.data.formats.chats import chats
+from tuneloop.data.formats.flat import evaluation, prompt_alone, prompt_and_answer, templates, text_alone
+from tuneloop.data.formats.gemini import gemini
+from tuneloop.data.formats.judged import LIKED, is_liked, openai_pairs, pairs, rated, rollouts
+from tuneloop.data.formats.kinds import KINDS
+from tuneloop.data.formats.media import check_media
+from tuneloop.data.formats.ranked import pairs_of, ranked
 from tuneloop.data.read import Table
-from tuneloop.data.template import Template, as_text, named, suggest
+from tuneloop.data.template import Template, are_answers, suggest
 from tuneloop.errors import UserError, raise_all
-from tuneloop.types import Conversation, Message, Origin, Sample
+from tuneloop.types import Conversation, Origin, Preference, Ranked, Sample
 
-Values = dict[str, Any]
-Reader = Callable[[Values], tuple[Message, ...]]
-Maker = Callable[[Values, Origin], Sample]
-
-CHAT = "messages"
-PROMPTS = ("prompt", "question", "instruction")
-ANSWERS = ("completion", "response", "answer", "output")
-ROLES = ("system", "user", "assistant")
+DETECTORS: tuple[Detector, ...] = (openai_pairs, pairs, rollouts, ranked, rated, chats, gemini, prompt_and_answer,
+                                   evaluation)
+"""Formats that columns tell for sure; the first that fits is it."""
+ALONE: tuple[Detector, ...] = (prompt_alone, text_alone)
+"""Formats of rows that have no other."""
+MOST_SHAPES = 10_000        # remembered
 SHOWN_COLUMNS = 8
-NOT_YET = {
-    "tools": "tools", "functions": "tools", "images": "images", "videos": "videos", "audios": "audio",
-}
-"""Keys of chat rows that change what the model is asked; leaving them out silently would train on something else."""
-OTHER_FORMATS = {"conversations": "ShareGPT rows, which are not supported yet"}
 
 
-class DroppableError(RowError):
-    """A row that nothing can be learnt from; the recipe may drop these."""
+@dataclass
+class Part:
+    """The rows of a file that have one format: how many, and where the first is."""
+
+    format: Format
+    first: Origin
+    rows: int = 0
 
 
-class EmptyAnswerError(DroppableError):
-    """A row without an answer."""
-
-    def __init__(self) -> None:
-        super().__init__("the answer is empty",
-                         "Every row needs an answer; drop such rows with data.drop_empty=true, or")
+Parts = dict[str, Part]     # by the format's name
+Formats = Callable[[Values], Format | None]
 
 
 @dataclass(frozen=True)
@@ -50,207 +52,262 @@ class Recognised:
     dropped: list[Origin]
 
 
-@dataclass(frozen=True)
-class Format:
-    """How one file's rows become samples."""
+class Mapped:
+    """How the rows of a file become samples. It is chosen by the first rows and applied to all, which it counts.
 
-    sentence: str
-    make: Maker
-
-
-def recognise(table: Table, *, prompt: str | None = None, answer: str | None = None, system: str | None = None,
-              drop_empty: bool = False) -> Recognised:
-    """Conversations of `table`: by the templates if given, else by the format its rows have.
-
-    Raises every problem of the file at once: per kind of problem one UserError, with all its lines.
+    `main` is the format of most of the first rows; `guessed` holds templates for prompt and answer where the columns
+    tell nothing; `parts` counts the rows that were made.
     """
-    sentence, read = _from_templates(table, prompt, answer) if prompt or answer else _recognised_format(table)
 
-    def make(values: Values, origin: Origin) -> Conversation:
-        messages = read(values)
-        check_answered(messages)
-        return Conversation(with_system(messages, system), origin)
+    def __init__(self, head: Table, formats: Formats, main: Format, kind: type[Any] | None, folder: Path | None,
+                 guessed: tuple[str, str] | None = None) -> None:
+        """`formats` tells the format of a row, `kind` is the kind of sample asked for."""
+        self.file, self.columns = head.file, head.columns
+        self.formats, self.main, self.kind, self.folder = _ByShape(formats), main, kind, folder
+        self.guessed = guessed
+        self.parts: Parts = {}
 
-    return read_all(table, Format(sentence, make), drop_empty)
+    def make(self, values: Values, origin: Origin) -> Sample:
+        """The sample that a row is. Raises RowError where it is none."""
+        found = self.formats(values)
+        if found is None:
+            raise RowError(f"no known row format in the columns {', '.join(values)[:80]}",
+                           f"Most rows are {self.main.name};")
+        _count(self.parts, found, origin)
+        if not _takes(self.kind, found):
+            raise RowError(f"the row is of another kind, {found.name}", f"Most rows are {self.main.name};")
+        sample = found.make(values, origin)
+        check_media(sample.messages if isinstance(sample, Conversation) else sample.prompt, self.folder)
+        return sample
+
+    @property
+    def sentence(self) -> str:
+        """Which column is what; of several formats the rows of each, counted over what was made so far."""
+        if len(self.parts) > 1:
+            said = f"the rows have {len(self.parts)} formats: {_split(self.parts, self.file)}"
+        else:
+            said = next((part.format.how for part in self.parts.values()), self.main.how)
+        return said + self._unused()
+
+    def _unused(self) -> str:
+        """What the model will not see: a question without its choices shows here."""
+        used = {column for found in (self.main, *self.formats.known.values()) if found for column in found.columns}
+        left = [column for column in self.columns if column not in used]
+        more = ", …" if len(left) > SHOWN_COLUMNS else ""
+        return f"; not used: {', '.join(left[:SHOWN_COLUMNS])}{more}" if left else ""
 
 
-def read_all(table: Table, chosen: Format, drop_empty: bool) -> Recognised:
-    """Every row by one format; raises as `recognise` does."""
+def choose(head: Table, kind: type[Any] | None = None, *, prompt: str | None = None, answer: str | None = None,
+           system: str | None = None, folder: Path | None = None) -> Mapped:
+    """How to read the rows that begin as `head` does: as samples of `kind`, or as whatever they are.
+
+    `prompt` and `answer` are templates, `system` a message for rows without one. Files that rows name must lie in
+    `folder`; None: they are not looked at. Raises UserError where no row can be read, or some are of another kind.
+    """
+    if not head.rows:
+        raise UserError(f"{head.file} holds no rows.", wanted="at least one")
+    given = Given(Template("data.prompt", prompt, head) if prompt else None, system, _liked(head))
+    if answer:
+        return Mapped(head, _always(found := _by_templates(head, given, answer, kind)), found, kind, folder)
+    detected = _ByShape(lambda values: _detected(values, given))
+    sure = _parts_of(head, detected)
+    if 2 * sum(part.rows for part in sure.values()) < len(head.rows):
+        main, others, guessed = _unsure(_rest(head, detected), given, kind)
+    else:
+        main, guessed = max(sure.values(), key=lambda part: part.rows).format, None
+        others = _odd(given, main)
+    if given.prompt and main.kind is Conversation:
+        raise _lacking(head, "prompt", "answer")
+    mapped = Mapped(head, lambda values: detected(values) or others(values), main, kind, folder, guessed)
+    if kind is not None:
+        _refuse_other_kinds(head, kind, _parts_of(head, mapped.formats))
+    return mapped
+
+
+def recognise_as(table: Table, kind: type[Any], *, prompt: str | None = None, answer: str | None = None,
+                 system: str | None = None, drop_empty: bool = False, folder: Path | None = None) -> Recognised:
+    """Samples of `kind` from a whole table; of a ranked list the pairs of its best answer with each other.
+
+    Raises as `choose` does, and for rows every problem of the file at once: per kind of problem one UserError, with
+    all its lines.
+    """
+    mapped = choose(table, kind, prompt=prompt, answer=answer, system=system, folder=folder)
     samples: list[Sample] = []
     dropped: list[Origin] = []
     flaws: list[tuple[Origin, RowError]] = []
     for row in table.rows:
-        origin = Origin(table.file, row.line, row.digest)
+        origin = Origin(row.file or table.file, row.line, row.digest)
         try:
-            samples.append(chosen.make(row.values, origin))
-        except DroppableError as error:
-            if drop_empty:
+            sample = mapped.make(row.values, origin)
+        except RowError as error:
+            if drop_empty and isinstance(error, DroppableError):
                 dropped.append(origin)
             else:
                 flaws.append((origin, error))
-        except RowError as error:
-            flaws.append((origin, error))
+        else:
+            samples += pairs_of(sample) if isinstance(sample, Ranked) and kind is Preference else [sample]
     raise_all(flaw_errors(flaws))
-    return Recognised(samples, chosen.sentence, dropped)
+    paired = "; the best answer is paired with each other" if len(samples) + len(dropped) > len(table.rows) else ""
+    return Recognised(samples, mapped.sentence + paired, dropped)
 
 
-# --- formats ---------------------------------------------------------------------------------------------------------
+# --- the format of a row ---------------------------------------------------------------------------------------------
 
 
-def _from_templates(table: Table, prompt: str | None, answer: str | None) -> tuple[str, Reader]:
-    if not (prompt and answer):
-        given, lacking = ("prompt", "answer") if prompt else ("answer", "prompt")
-        raise UserError(f"data.{given} is given and data.{lacking} is not.", wanted="both templates, or neither",
-                        fix=f"give data.{lacking} too; {table.file} has the columns: {', '.join(table.columns)}")
-    asked = Template("data.prompt", prompt, table)
-    answered = Template("data.answer", answer, table)
-    sentence = f"the prompt is made from {named(asked.columns)}, the answer from {named(answered.columns)}"
+class _ByShape:
+    """Asks for the format of a row once for all rows with the same columns and types."""
 
-    def read(row: Values) -> tuple[Message, ...]:
-        return Message("user", asked.fill(row, needed=True)), Message("assistant", answered.fill(row))
+    def __init__(self, formats: Formats) -> None:
+        self.formats = formats
+        self.known: dict[tuple[Any, ...], Format | None] = {}
 
-    return sentence + unused(table, [*asked.columns, *answered.columns]), read
-
-
-def _recognised_format(table: Table) -> tuple[str, Reader]:
-    found = format_of(table)
-    if found is None:
-        raise _unrecognised(table)
-    extra, question, answer = found
-    if extra == CHAT:
-        return "each row is a chat, messages with role and content" + unused(table, [CHAT]), _chat
-    extras = [column for column in table.columns if column.lower() == extra]
-    order = [*extras, question] if extra == "context" else [question, *extras]
-    sentence = f"the prompt is {named(order)}, the answer {named([answer])}" + unused(table, [*order, answer])
-    return sentence, _column_reader(order, question, answer)
+    def __call__(self, values: Values) -> Format | None:
+        key = (*values, *map(type, values.values()))
+        if key in self.known:
+            return self.known[key]
+        found = self.formats(values)
+        if len(self.known) < MOST_SHAPES:
+            self.known[key] = found
+        return found
 
 
-def format_of(table: Table) -> tuple[str, str, str] | None:
-    """(optional column that goes with the prompt, prompt column, answer column), or CHAT in the first place.
-
-    The format that most rows have, so that an odd first row does not decide; None when no row has a known one.
-    """
-    votes = Counter(found for row in table.rows if (found := _format_of_row(row.values)))
-    return votes.most_common(1)[0][0] if votes else None
+def _always(found: Format) -> Formats:
+    return lambda values: found
 
 
-def _format_of_row(row: Values) -> tuple[str, str, str] | None:
-    if CHAT in row:
-        return CHAT, "", ""
-    names = {name.lower(): name for name in reversed(row)}
-    if "instruction" in names and "output" in names:
-        return "input", names["instruction"], names["output"]
-    question = next((names[n] for n in PROMPTS if n in names), None)
-    answer = next((names[n] for n in ANSWERS if n in names), None)
-    return None if question is None or answer is None else ("context", question, answer)
+def _detected(values: Values, given: Given) -> Format | None:
+    """The first format whose columns are there, and not all null, as they are where a table holds rows of several."""
+    columns = tuple(values)
+    while found := _first(DETECTORS, Shape(columns, values), given):
+        if any(values.get(column) is not None for column in found.needs):
+            return found
+        columns = tuple(column for column in columns if column not in found.needs)
+    return None
 
 
-def _column_reader(order: Sequence[str], question: str, answer: str) -> Reader:
-    """`order` holds the columns of the prompt, of which all but `question` may be missing or empty."""
-    def read(row: Values) -> tuple[Message, ...]:
-        texts = [as_text(row, column, optional=column != question) for column in order]
-        return (Message("user", "\n\n".join(text for text in texts if text.strip())),
-                Message("assistant", as_text(row, answer)))
+def _odd(given: Given, main: Format) -> Formats:
+    """For rows whose columns tell no format for sure. One that lacks a column has that of most rows, which says so."""
+    def format_of(values: Values) -> Format | None:
+        held = tuple(column for column, value in values.items() if value is not None)
+        if any(column in held for column in main.needs):
+            return main
+        return _first(ALONE, Shape(held, values), given) or (main if any(c in values for c in main.needs) else None)
 
-    return read
-
-
-def unused(table: Table, used: Sequence[str]) -> str:
-    """What the model will not see: a question without its choices shows here."""
-    left = [column for column in table.columns if column not in used]
-    more = ", …" if len(left) > SHOWN_COLUMNS else ""
-    return f"; not used: {', '.join(left[:SHOWN_COLUMNS])}{more}" if left else ""
+    return format_of
 
 
-def _unrecognised(table: Table) -> UserError:
-    columns = ", ".join(table.columns)
-    for column, kind in OTHER_FORMATS.items():
-        if column in table.columns:
-            return UserError(f'{table.file}: the column "{column}" looks like {kind}.',
-                             wanted="messages, prompt and completion, or plain columns with templates")
-    suggested = suggest(table)
+def _first(detectors: Iterable[Detector], shape: Shape, given: Given) -> Format | None:
+    return next((found for detector in detectors if (found := detector(shape, given))), None)
+
+
+def _liked(head: Table) -> frozenset[str]:
+    """Columns named like a judgement whose values mostly say yes or no, so that an odd one is told with its line."""
+    liked = set()
+    for column in head.columns:
+        if column.lower() in LIKED:
+            said = [is_liked(row.values[column]) is not None for row in head.rows if column in row.values]
+            if 2 * sum(said) > len(said):
+                liked.add(column)
+    return frozenset(liked)
+
+
+# --- the formats of a file -------------------------------------------------------------------------------------------
+
+
+def _count(parts: Parts, found: Format, origin: Origin) -> None:
+    part = parts.get(found.name)
+    if part is None:
+        part = parts[found.name] = Part(found, origin)
+    elif len(found.columns) > len(part.format.columns):
+        part.format = found         # the row with the most columns tells best how all are read
+    part.rows += 1
+
+
+def _parts_of(head: Table, formats: Formats) -> Parts:
+    parts: Parts = {}
+    for row in head.rows:
+        if found := formats(row.values):
+            _count(parts, found, Origin(row.file or head.file, row.line))
+    return parts
+
+
+def _split(parts: Parts, file: str) -> str:
+    """`1,200 rows as chats (…); 300 rows, the first at line 17, as prompt and completion (…)`."""
+    most, *others = sorted(parts.values(), key=lambda part: -part.rows)
+    said = [f"{most.rows:,} {'row' if most.rows == 1 else 'rows'} as {most.format.name} ({most.format.how})"]
+    for part in others:
+        where = f"line {part.first.line}" if part.first.file == file else str(part.first)
+        rows = f"1 row, at {where}," if part.rows == 1 else f"{part.rows:,} rows, the first at {where},"
+        said.append(f"{rows} as {part.format.name} ({part.format.how})")
+    return "; ".join(said)
+
+
+def _takes(kind: type[Any] | None, found: Format) -> bool:
+    return kind is None or found.kind is kind or (found.kind is Ranked and kind is Preference)
+
+
+def _refuse_other_kinds(head: Table, kind: type[Any], parts: Parts) -> None:
+    others = [part for part in parts.values() if not _takes(kind, part.format)]
+    if not others:
+        return
+    if len(others) < len(parts):
+        raise UserError(f"{head.file} mixes rows that this objective learns from with others: "
+                        f"{_split(parts, head.file)}.", wanted=f"{KINDS[kind].what} alone",
+                        fix="complete the others, or put them into a file of their own")
+    found = KINDS[max(others, key=lambda part: part.rows).format.kind]
+    if kind is Conversation:
+        instead = f"set objective={found.objective}, or " if found.objective else ""
+        raise UserError(f"{head.file} holds {found.what}, which this objective does not learn from.",
+                        fix=f"{instead}give data.prompt and data.answer to take one column as the answer")
+    raise _no_rows_of(head, kind, found.what, found.objective)
+
+
+def _no_rows_of(head: Table, kind: type[Any], what: str = "", objective: str = "") -> UserError:
+    return UserError(f"{head.file}: its rows are no {KINDS[kind].what}{f'; they are {what}' if what else ''} (columns: "
+                     f"{', '.join(head.columns)}).", wanted=KINDS[kind].wanted,
+                     fix=f"set objective={objective}" if objective else "rename the columns")
+
+
+def _by_templates(head: Table, given: Given, answer: str, kind: type[Any] | None) -> Format:
+    if kind not in (None, Conversation):
+        raise UserError(f"data.answer is given, but this objective learns from {KINDS[kind].what}, whose columns have "
+                        "fixed names.", wanted=KINDS[kind].wanted, fix="leave data.answer out")
+    if given.prompt is None:
+        raise _lacking(head, "answer", "prompt")
+    return templates(given.prompt, Template("data.answer", answer, head), given)
+
+
+def _lacking(head: Table, has: str, lacks: str) -> UserError:
+    return UserError(f"data.{has} is given and data.{lacks} is not.", wanted="both templates, or neither",
+                     fix=f"give data.{lacks} too; {head.file} has the columns: {', '.join(head.columns)}")
+
+
+def _rest(head: Table, detected: Formats) -> Table:
+    """The rows whose columns tell no format for sure."""
+    rows = [row for row in head.rows if detected(row.values) is None]
+    return Table(head.file, head.kind, rows, list(dict.fromkeys(c for row in rows for c in row.values)), [])
+
+
+def _unsure(head: Table, given: Given, kind: type[Any] | None) -> tuple[Format, Formats, tuple[str, str] | None]:
+    """For rows whose columns tell nothing for sure: a prompt or a text alone, or a guess at templates."""
+    suggested = suggest(head)
+    alone = _first(ALONE, Shape(tuple(head.columns), head.rows[0].values), given)
+    if kind is None and suggested and not given.prompt and (alone is None or are_answers(head, suggested[1])):
+        asked, answered = Template("data.prompt", suggested[0], head), Template("data.answer", suggested[1], head)
+        found = templates(asked, answered, given, "a guess (data.prompt and data.answer correct it): ")
+        return found, _always(found), suggested
+    if given.prompt and kind is Conversation:
+        raise _lacking(head, "prompt", "answer")
+    if alone and _takes(kind, alone):
+        return alone, lambda values: _first(ALONE, Shape(tuple(values), values), given), None
+    if kind in (None, Conversation):
+        raise _unrecognised(head, suggested)
+    raise _no_rows_of(head, kind)
+
+
+def _unrecognised(head: Table, suggested: tuple[str, str] | None) -> UserError:
     fix = ("say how a row becomes a question and its answer: " +
            " ".join(f"data.{key}='{text}'" for key, text in zip(("prompt", "answer"), suggested, strict=True))
            if suggested else "rename the columns: prompt for the question, completion for the answer")
-    return UserError(f"{table.file}: no known row format in the columns {columns}.", fix=fix,
-                     wanted="messages; or prompt and completion; or instruction, input and output; "
-                            "or the templates data.prompt and data.answer")
-
-
-# --- rows ------------------------------------------------------------------------------------------------------------
-
-
-def _chat(row: Values) -> tuple[Message, ...]:
-    for key, kind in NOT_YET.items():
-        if row.get(key):
-            raise RowError(f"the row has {kind} ({key}), which are not supported yet",
-                           "Chat rows may hold text alone; leave such rows out, or")
-    if isinstance(row.get("label"), bool):
-        raise RowError("the row has a label that says whether people liked it",
-                       "Objective kto learns from such rows; for sft leave out those that are false, and the label, or")
-    if CHAT not in row:
-        raise RowError("there are no messages", "This file is a list of chats;")
-    messages = row[CHAT]
-    if not isinstance(messages, list):
-        raise RowError(f"messages is {kind_of(messages)}", "Messages are a list of role and content;")
-    return tuple(read_message(message) for message in messages)
-
-
-def read_message(message: Any) -> Message:
-    if not isinstance(message, dict):
-        raise RowError(f"a message is {kind_of(message)}", "A message has role and content;")
-    role, content = message.get("role"), message.get("content")
-    if message.get("tool_calls") or message.get("function_call") or role in ("tool", "function"):
-        raise RowError("a message calls a tool or answers for one, which is not supported yet",
-                       "Chat rows may hold text alone; leave such rows out, or")
-    if role not in ROLES:
-        raise RowError("a message has no role" if role is None else f"unknown role {str(role)[:40]!r}",
-                       "Roles are system, user and assistant;")
-    if isinstance(content, list):
-        raise RowError("the content of a message is in parts (text, image …), which is not supported yet",
-                       "Content is one text;")
-    if not isinstance(content, str):
-        raise RowError(f"the content of a message is {kind_of(content)}", "Content is a text;")
-    return Message(role, content, _trains(message) or role != "assistant")
-
-
-def _trains(message: Values) -> bool:
-    """OpenAI's `weight` and our `train` both switch the loss of an assistant turn off."""
-    weight, train = message.get("weight"), message.get("train")
-    if weight not in (None, 0, 1):
-        raise RowError(f"a message has the weight {str(weight)[:20]}", "A weight is 0 or 1;")
-    if train not in (None, True, False):
-        raise RowError(f"a message has train: {str(train)[:20]}", "train is true or false;")
-    return weight != 0 and (train is None or bool(train))
-
-
-def check_answered(messages: Sequence[Message]) -> None:
-    """What every conversation must satisfy, whatever its format."""
-    if not any(m.role == "assistant" for m in messages):
-        raise RowError("there is no assistant turn", "A conversation ends with the answer to learn;")
-    if messages[-1].role != "assistant":
-        raise RowError(f"the conversation ends with a {messages[-1].role} turn",
-                       "A conversation ends with the assistant's answer;")
-    if not messages[-1].train:
-        raise RowError("the last answer carries no loss", "It is what the model is judged by; end the chat earlier,")
-    if any(not m.content.strip() for m in messages if m.role == "assistant" and m.train) or (
-            not messages[-1].content.strip()):
-        raise EmptyAnswerError
-    if not any(m.content.strip() for m in messages[:-1]):
-        raise RowError("the prompt is empty", "Every row needs something to answer;")
-    try:
-        "".join(m.content for m in messages).encode()
-    except UnicodeEncodeError:
-        raise RowError("the text holds half of a surrogate pair (\\ud800 to \\udfff), which is no character",
-                       "Text is Unicode;") from None
-
-
-def with_system(messages: tuple[Message, ...], system: str | None) -> tuple[Message, ...]:
-    if system and all(m.role != "system" for m in messages):
-        return (Message("system", system), *messages)
-    return messages
-
-
-def kind_of(value: Any) -> str:
-    names = {dict: "an object", list: "a list", bool: "true or false", type(None): "null", str: "a text"}
-    return names.get(type(value), "a number")
+    return UserError(f"{head.file}: no known row format in the columns {', '.join(head.columns)}.",
+                     wanted=KINDS[Conversation].wanted, fix=fix)

@@ -68,6 +68,8 @@ class DataReport:
     """The story of the rows from the files to the three parts. Lengths are over all rows of the three parts."""
 
     files: list[FileReport]
+    mended: list[dict[str, Any]]            # what each fix of data.fix did
+    mixed: list[str]                        # a sentence for each source of data.mix
     removed: dict[str, Found]               # why -> rows: duplicates, empty, over_length, leaks, not_drawn
     conflicts: Found                        # rows that contradict others; kept
     judged: bool                            # whether rows judge answers and do not just give them
@@ -93,7 +95,10 @@ class DataReport:
         for file in self.files:
             found.append(f"{file.part}: {file.file}, {file.kind}, {file.rows:,} rows; {file.format}")
             found += [f"  note: {note}" for note in file.notes]
-        return found
+        for step in self.mended:
+            found.append(f"mended by {step['fix']['kind']}: {step['rows_before']:,} rows, then {step['rows_after']:,}")
+            found += [f"  {change['what']} ({change['why']})" for change in step["log"]]
+        return found + [f"mixed in: {sentence}" for sentence in self.mixed]
 
     def _removed_lines(self) -> list[str]:
         sentences = {

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, WithJsonSchema, model_validator
 
+from tuneloop.data.fixes.base import Fix
+from tuneloop.errors import UserError
 from tuneloop.spec import Spec
 
 Share = Annotated[float, Field(ge=0)]
@@ -18,6 +20,54 @@ class Split(Spec):
     """Rows that decide when to stop; never trained on."""
     test: Share = 0.2
     """Rows that decide the verdict; never trained on, never looked at while training."""
+    group: str | None = None
+    """A column: rows with the same value in it are held out together, such as all rows of one customer."""
+    time: str | None = None
+    """A column with dates or numbers: the newest rows are held out, as when the model is used."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Split:
+        if self.group and self.time:
+            raise ValueError("group or time, not both")
+        return self
+
+
+class MixedSource(Spec):
+    """Rows of another source among the training rows: general rows against forgetting, safety rows."""
+
+    source: Annotated[str, Field(alias="from")]
+    """A file, or another source of rows, such as general.jsonl or builtin:safety."""
+    weight: Annotated[float, Field(gt=0, lt=1)]
+    """Its share of the training rows: with 0.1 one of ten."""
+    when_short: Literal["take_all", "repeat"] = "take_all"
+    """What to do where it has fewer rows than that: take each once, or take them again until the share is met."""
+    prompt: str | None = None
+    """Template over its columns, as data.prompt."""
+    answer: str | None = None
+    """Template over its columns, as data.answer."""
+
+
+def _room_for_own_rows(mix: tuple[MixedSource, ...]) -> tuple[MixedSource, ...]:
+    if sum(source.weight for source in mix) >= 1:
+        raise ValueError("weights that add up to less than 1: they are shares of the training rows, and the rows of "
+                         "data.train are the rest")
+    return mix
+
+
+def _fix(entry: Any) -> Fix:
+    from tuneloop.data.fix import parse
+
+    try:
+        return parse(entry)
+    except UserError as error:
+        raise ValueError(" ".join(filter(None, [error.found, error.wanted and f"Wanted: {error.wanted}.",
+                                                error.fix]))) from error
+
+
+FixEntry = Annotated[SerializeAsAny[Fix], BeforeValidator(_fix), WithJsonSchema({"anyOf": [
+    {"type": "string"},
+    {"type": "object", "properties": {"kind": {"type": "string"}}, "required": ["kind"]}]})]
+"""`deduplicate`, or `{kind: redact, kinds: [email]}`."""
 
 
 class DataSpec(Spec):
@@ -29,6 +79,12 @@ class DataSpec(Spec):
     """A file of its own for validation rows; otherwise split off from train."""
     test: str | None = None
     """A file of its own for test rows; otherwise split off from train."""
+    evaluation_sets: tuple[str, ...] = ()
+    """Files or other sources of evaluation rows, which training rows must not repeat."""
+    fix: tuple[FixEntry, ...] = ()
+    """What is mended in the rows as they are read, in this order: [deduplicate, {kind: redact, kinds: [email]}]."""
+    mix: Annotated[tuple[MixedSource, ...], AfterValidator(_room_for_own_rows)] = ()
+    """Rows of other sources among the training rows: [{from: general.jsonl, weight: 0.1}]."""
     split: Split = Split()
     """How much is split off for whichever of validation and test has no file."""
     prompt: str | None = None

@@ -34,7 +34,7 @@ def decide(rows: Sequence[Sample], asked: Literal["auto", "labels", "open"]) -> 
                             fix="objective=sft learns from good answers alone" if verdicts == {True} else "")
         return "pairs" if isinstance(rows[0], Preference) else "open"
     conversations = [row for row in rows if isinstance(row, Conversation)]
-    answers = [row.answer.strip() for row in rows]
+    answers = list(map(_said, conversations))
     if len(set(answers)) == 1 and len(rows) > 1:
         raise UserError(f"{rows[0].origin.file}: every answer is {answers[0][:60]!r}: nothing to learn and nothing to "
                         "tell apart.", wanted="at least two different answers",
@@ -44,9 +44,15 @@ def decide(rows: Sequence[Sample], asked: Literal["auto", "labels", "open"]) -> 
     return "labels" if are_labels(answers) and all(map(_answers_once, conversations)) else "open"
 
 
+def _said(row: Conversation) -> str:
+    """The answer, with the functions that it calls."""
+    last = row.messages[-1]
+    return "\n".join([last.content.strip(), *(f"{call.name}({call.arguments})" for call in last.calls)])
+
+
 def _answers_once(row: Conversation) -> bool:
-    """Earlier assistant turns without loss are examples in the prompt, not answers."""
-    return not any(m.role == "assistant" and m.train for m in row.prompt)
+    """Whether it answers once, and with a text. Earlier assistant turns without loss are examples in the prompt."""
+    return not row.messages[-1].calls and not any(m.role == "assistant" and m.train for m in row.prompt)
 
 
 def with_clean_labels(rows: Sequence[Conversation]) -> list[Conversation]:

@@ -16,6 +16,8 @@ _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 ANSWER_NAMES = ("label", "labels", "category", "class", "sentiment", "intent", "target", "answer", "output", "response",
                 "completion", "reply", "summary", "final_decision")
 PROMPT_NAMES = ("prompt", "question", "instruction", "text", "sentence", "review", "message", "document", "input")
+METADATA = ("source", "url", "domain", "lang", "language", "title", "date", "timestamp", "split", "dump", "license",
+            "licence", "file", "path", "repo")
 LISTED_LABELS = 20
 _IDENTIFIER = re.compile(r"^(id|key|index|idx|uid|uuid)$|_id$|ID$", re.ASCII)
 MOST_LABELS = 100
@@ -107,6 +109,14 @@ def suggest(table: Table) -> tuple[str, str] | None:
         return f"{{{text}}}", f"{{{answer}}}"
     choices = ", ".join(labels).replace("{", "{{").replace("}", "}}")
     return f"{{{text}}}\n\nAnswer with one of: {choices}.", f"{{{answer}}}"
+
+
+def are_answers(table: Table, suggested: str) -> bool:
+    """Whether the column of a suggested answer template is named like an answer, or holds labels."""
+    column = suggested[1:-1]
+    named = column.lower()
+    return named in ANSWER_NAMES or (named not in METADATA and are_labels(
+        [as_text(row.values, column, optional=True) for row in table.rows]))
 
 
 def _answer_column(cells: dict[str, list[str]], longest: Sequence[str]) -> str:

@@ -109,7 +109,8 @@ def _method(record: Mapping[str, Any]) -> str:
 @cache
 def _environment() -> Environment:
     def source(name: str) -> str:
-        return resources.files("tuneloop.evaluation").joinpath(name).read_text(encoding="utf-8")
+        folder = "tuneloop.templates" if name.endswith(".css") else "tuneloop.evaluation"
+        return resources.files(folder).joinpath(name).read_text(encoding="utf-8")
 
     environment = Environment(loader=FunctionLoader(source), undefined=StrictUndefined, trim_blocks=True,
                               lstrip_blocks=True, autoescape=lambda name: ".html" in str(name))

@@ -59,13 +59,13 @@ class ChatTokenizer:
     def pad_id(self) -> int:
         return cast(int, self.inner.pad_token_id)
 
-    def prompt_text(self, messages: Sequence[Message]) -> str:
-        """The text after which the model is to answer."""
-        return self._apply(messages, add_generation_prompt=True)
+    def prompt_text(self, messages: Sequence[Message], tools: Sequence[str] = ()) -> str:
+        """The text after which the model is to answer. `tools`: the JSON text of each, as in `Conversation`."""
+        return self._apply(messages, tools, add_generation_prompt=True)
 
-    def full_text(self, messages: Sequence[Message]) -> str:
+    def full_text(self, messages: Sequence[Message], tools: Sequence[str] = ()) -> str:
         """The whole conversation, every turn closed."""
-        text = self._apply(messages, add_generation_prompt=False)
+        text = self._apply(messages, tools, add_generation_prompt=False)
         if self._closes_turns or messages[-1].role != "assistant":
             return text
         return text + self.end_of_turn
@@ -84,10 +84,10 @@ class ChatTokenizer:
         """Write the repaired tokenizer, so that whoever loads the result stops where we stop."""
         self.inner.save_pretrained(folder)
 
-    def _apply(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
-        turns = [{"role": m.role, "content": m.content} for m in messages]
-        return cast(str, self.inner.apply_chat_template(turns, tokenize=False,
-                                                        add_generation_prompt=add_generation_prompt))
+    def _apply(self, messages: Sequence[Message], tools: Sequence[str] = (), *, add_generation_prompt: bool) -> str:
+        return cast(str, self.inner.apply_chat_template(
+            [_for_template(m) for m in messages], tools=[json.loads(tool) for tool in tools] or None, tokenize=False,
+            add_generation_prompt=add_generation_prompt))
 
     def _believable_length(self, folder: Path) -> int:
         length = int(self.inner.model_max_length)
@@ -141,6 +141,16 @@ class ChatTokenizer:
             self.inner.pad_token = usable[0]
         elif self.inner.pad_token is None:
             self.inner.pad_token = self.inner.eos_token
+
+
+def _for_template(message: Message) -> dict[str, Any]:
+    """A message as chat templates expect it: the arguments of calls as an object, and no key without a value."""
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.calls:
+        turn["tool_calls"] = [{"type": "function", **({"id": call.id} if call.id else {}),
+                               "function": {"name": call.name, "arguments": json.loads(call.arguments)}}
+                              for call in message.calls]
+    return turn | {key: value for key, value in (("tool_call_id", message.call_id), ("name", message.name)) if value}
 
 
 def _allow_for_no_torch() -> None:

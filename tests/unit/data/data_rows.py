@@ -29,10 +29,10 @@ class CharacterTokenizer:
     end_of_turn = "<end>"
     specials = frozenset({end_of_turn})
 
-    def prompt_text(self, messages: Sequence[Message]) -> str:
-        return self.full_text(messages) + "assistant:"
+    def prompt_text(self, messages: Sequence[Message], tools: Sequence[str] = ()) -> str:
+        return self.full_text(messages, tools) + "assistant:"
 
-    def full_text(self, messages: Sequence[Message]) -> str:
+    def full_text(self, messages: Sequence[Message], tools: Sequence[str] = ()) -> str:
         return "".join(f"{m.role}:{m.content}{self.end_of_turn}" for m in messages)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:

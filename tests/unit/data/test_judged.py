@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from data_rows import SHARED, table
+from data_rows import table
 
 from tuneloop.data.guess import shown
-from tuneloop.data.judged import judged_kind, recognise_as
-from tuneloop.data.read import read
+from tuneloop.data.recognise import choose, recognise_as
 from tuneloop.errors import UserError
-from tuneloop.types import Conversation, Message, Origin, Preference, Rated, Rollout
+from tuneloop.types import Conversation, Message, Origin, Preference, Ranked, Rated, Rollout
 
 ASKED = (Message("user", "Q"),)
 LONG = (Message("user", "Hi"), Message("assistant", "Yes?", train=False), Message("user", "Q"))
@@ -79,7 +78,9 @@ def test_rollouts_an_answer_a_row() -> None:
         (f"Q{i % 2}", (f"A{i}",), (i / 2,), i + 1) for i in range(4)]
     both = {"prompt": "Q", "completion": "A", "reward": 1, "rewards": 1}
     assert recognise_as(table(both), Rollout).samples[0].rewards == (1.0,)
-    assert '"reward" is missing or no number' in refused(Rollout, *rows, {"prompt": "Q", "completion": "A"})
+    nothing = {"prompt": "Q", "completion": "A", "reward": ""}
+    assert '"reward" is missing or no number' in refused(Rollout, *rows, nothing)
+    assert "1 row, at line 5, as prompt and completion" in refused(Rollout, *rows, {"prompt": "Q", "completion": "A"})
 
 
 @pytest.mark.parametrize(("kind", "row", "told"), [
@@ -132,7 +133,9 @@ def test_rows_of_another_kind_are_refused_with_the_objective_that_fits() -> None
     plain = {"prompt": "Q", "completion": "A"}
     assert "set objective=dpo" in refused(Conversation, pair)
     assert "set objective=kto" in refused(Conversation, plain | {"label": False})
-    assert "its rows are no pairs of answers (columns: prompt, completion)" in refused(Preference, plain)
+    assert ("its rows are no pairs of answers; they are questions with their answers (columns: prompt, completion)"
+            in refused(Preference, plain))
+    assert "its rows are no pairs of answers (columns: code)" in refused(Preference, {"code": "Q"})
     assert "they are pairs of answers" in refused(Rated, pair)
     assert "leave data.answer out" in refused(Preference, pair, answer="{chosen}")
 
@@ -143,21 +146,69 @@ def test_templates_may_still_take_one_of_the_answers() -> None:
 
 
 def test_labels_that_are_classes_are_no_ratings() -> None:
-    assert judged_kind(table({"text": "fine", "label": "positive"})) is None
-    assert judged_kind(table({"prompt": "Q", "completion": "A", "label": "other"})) is None
+    assert choose(table({"text": "fine", "label": "positive"})).main.kind is Conversation
+    assert choose(table({"prompt": "Q", "completion": "A", "label": "other"})).main.kind is Conversation
 
 
-@pytest.mark.parametrize(("name", "kind", "rows"), [
-    ("fmt_llamafactory_demos/dpo_en_demo.jsonl", Preference, 300),
-    ("fmt_llamafactory_demos/dpo_zh_demo.jsonl", Preference, 300),
-    ("fmt_llamafactory_demos/kto_en_demo.jsonl", Rated, 300),
-    ("hh_rlhf_harmless_test/harmless_base_test.jsonl", Preference, 2312),
+@pytest.mark.parametrize("row", [
+    {"chosen_messages": [*TURNS, GOOD], "rejected_messages": [*TURNS, BAD]},
+    {"input": {"messages": TURNS, "tools": [], "parallel_tool_calls": True}, "preferred_output": [GOOD],
+     "non_preferred_output": [BAD]},
+    {"prompt": TURNS, "chosen": "good", "rejected": "bad", "system": " "},
 ])
-def test_real_rows(name: str, kind: type[Any], rows: int) -> None:
-    path = SHARED / name
-    if not path.exists():
-        pytest.skip("the public data sets are not here")
-    found = read(path, name)
-    assert judged_kind(found) is kind
-    got = recognise_as(found, kind, drop_empty=True)
-    assert len(got.samples) + len(got.dropped) == rows
+def test_pairs_in_further_dialects(row: dict[str, Any]) -> None:
+    assert only(Preference, row) == Preference(LONG, "good", "bad", Origin("rows.jsonl", 1))
+
+
+@pytest.mark.parametrize("row", [
+    {"prompt": "Q", "chosen": "good", "rejected": "bad", "tools": [{"name": "f"}]},
+    {"input": {"messages": TURNS, "tools": [{"name": "f"}]}, "preferred_output": [GOOD], "non_preferred_output": [BAD]},
+    {"prompt": "Q", "completion": "A", "label": True, "tools": '[{"name": "f"}]'},
+])
+def test_rows_that_judge_may_not_offer_tools(row: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="the row offers tools"):
+        recognise_as(table(row), choose(table(row)).main.kind)
+
+
+def test_an_answer_that_calls_a_tool_is_not_judged() -> None:
+    calling = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+    assert "an answer calls a tool" in refused(Preference, {"prompt": "Q", "chosen": [calling], "rejected": [BAD]})
+
+
+BEST = ("good", "fair", "bad")
+
+
+@pytest.mark.parametrize("row", [
+    {"prompt": "Q", "ranked": list(BEST)},
+    {"question": "Q", "answers": ["bad", "good", "fair"], "ranks": [3, 1, 2]},
+    {"prompt": "Q", "responses": ["bad", "good", "fair"], "ranking": [1, 2, 0]},
+    {"prompt": "Q", "responses": ["bad", "good", "fair"], "ranking": [2, 3, 1]},
+    {"prompt": "Q", "answers": [{"answer": text, "rank": 2.5 - i} for i, text in enumerate(reversed(BEST))]},
+    {"ranked": [[*[{"role": "user", "content": "Q"}], {"role": "assistant", "content": text}] for text in BEST]},
+])
+def test_ranked_answers(row: dict[str, Any]) -> None:
+    assert only(Ranked, row) == Ranked(ASKED, BEST, Origin("rows.jsonl", 1))
+
+
+def test_ranked_answers_are_learnt_from_as_pairs_of_the_best_with_each_other() -> None:
+    found = recognise_as(table({"prompt": "Q", "ranked": list(BEST)}), Preference)
+    origin = Origin("rows.jsonl", 1)
+    assert found.samples == [Preference(ASKED, "good", "fair", origin), Preference(ASKED, "good", "bad", origin)]
+    assert found.sentence.endswith("the best answer is paired with each other")
+    assert "holds ranked answers" in refused(Conversation, {"prompt": "Q", "ranked": list(BEST)})
+
+
+@pytest.mark.parametrize(("row", "told"), [
+    ({"prompt": "Q", "answers": ["a", "b"], "ranks": [1, 1]}, "not a different number for each answer"),
+    ({"prompt": "Q", "answers": ["a", "b"], "ranks": [1]}, "not a different number for each answer"),
+    ({"prompt": "Q", "answers": ["a", "b"], "ranks": ["1", "2"]}, "not a different number for each answer"),
+    ({"prompt": "Q", "answers": ["a", "b"], "ranking": [1, 3]}, "does not name every answer once"),
+    ({"prompt": "Q", "answers": ["a", "b"], "ranking": ["1", 2]}, "does not name every answer once"),
+    ({"prompt": "Q", "ranked": ["a", "a"]}, "two of the ranked answers are the same"),
+    ({"prompt": "Q", "ranked": ["a"]}, "there is one answer to rank"),
+    ({"prompt": "Q", "ranked": []}, '"ranked" is no list, or empty'),
+    ({"prompt": "Q", "ranked": ["a", " "]}, "the answer is empty"),
+    ({"prompt": "Q", "answers": [{"answer": "a", "rank": 1}, {"answer": "b"}]}, "an answer has no rank"),
+])
+def test_what_is_wrong_with_a_ranked_row(row: dict[str, Any], told: str) -> None:
+    assert told in refused(Ranked, row)

@@ -1,0 +1,50 @@
+"""`tuneloop check`: of a recipe's rows, or of any data files, everything that can be said before training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuneloop.data.checks.base import Check
+from tuneloop.data.examine import Examined, FirstLook, Input, Reading, examine
+from tuneloop.data.spec import DataSpec
+
+if TYPE_CHECKING:
+    from tuneloop.models.tokenizer import ChatTokenizer
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is looked at: the data part of a recipe, or files put into one. Paths count from `root`."""
+
+    data: DataSpec
+    root: Path
+    kind: type[Any] | None = None               # of sample that is to be learnt from; None: whatever the rows are
+    tokenizer: ChatTokenizer | None = None      # of the base; without one there is no proof of the loss mask
+    shown: dict[str, Any] | None = None         # other names of the files, for people
+
+
+def check(subject: Subject, *, names: Sequence[str] | None = None, first_look: FirstLook | None = None) -> Examined:
+    """Every check over every file of `subject`; with a tokenizer also the proof of the loss mask."""
+    data = subject.data
+    reading = Reading(subject.root, subject.kind, data.prompt, data.answer, data.system, data.drop_empty)
+    return examine(_inputs(subject), reading, names=names, more=_proof(subject), first_look=first_look)
+
+
+def _inputs(subject: Subject) -> list[Input]:
+    data, shown = subject.data, subject.shown or {}
+    parts = [(part, getattr(data, part)) for part in ("train", "validation", "test")]
+    return [Input(part, name, str(shown.get(part) or name)) for part, name in parts if name] + [
+        Input("evaluation", name) for name in data.evaluation_sets]
+
+
+def _proof(subject: Subject) -> Callable[[], dict[str, Check]]:
+    tokenizer = subject.tokenizer
+    if tokenizer is None:
+        return dict
+    from tuneloop.data.proof import Proof
+
+    limit = min(n for n in (tokenizer.max_length, subject.data.max_length_tokens) if n is not None)
+    return lambda: {"proof": Proof(tokenizer, limit)}

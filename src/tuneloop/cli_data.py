@@ -1,0 +1,141 @@
+"""The commands about rows: check, convert, and the versions of data. Registered in `cli`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from tuneloop.cli_base import AsJson, Lines, console, is_override, print_json, recipe_of
+from tuneloop.errors import UserError
+
+if TYPE_CHECKING:
+    from tuneloop.check import Subject
+    from tuneloop.data.examine import Examined
+    from tuneloop.data.findings import Finding
+    from tuneloop.recipe import Recipe
+
+RECIPES = (".yaml", ".yml")
+WHAT = typer.Argument(help="a recipe, or data: a file, a folder, - for standard input, hub:OWNER/NAME, an SQLAlchemy "
+                           "URL and #SELECT …; then key=value overrides", show_default=False)
+COLOURS = {"blocks": "red", "fix": "yellow", "note": "dim"}
+SHOWN_EXAMPLES = 2
+EXAMPLE_WIDTH = 150
+
+
+def check(words: Annotated[list[str] | None, WHAT] = None,
+          base: Annotated[str | None, typer.Option(help="of data files: prove the loss mask with this base's chat "
+                                                   "template")] = None,
+          against: Annotated[list[str] | None, typer.Option(
+              help="an evaluation set whose rows must not be among these; may be repeated")] = None,
+          only: Annotated[str | None, typer.Option(help="these checks alone: duplicates,personal")] = None,
+          html: Annotated[Path | None, typer.Option(help="write the report as a page too")] = None,
+          as_json: AsJson = False) -> None:
+    """What is wrong with rows, by file and line; of a recipe also the proof of its loss mask. Needs no torch.
+
+    Exit codes: 0 ready, 3 fix first, 2 will not train.
+    """
+    from tuneloop.check import check as look
+    from tuneloop.data.findings import EXIT_CODES
+    from tuneloop.data.page import write_page
+
+    named = [word for word in words or [] if not is_override(word)]
+    of_recipe = not named or named[0].lower().endswith(RECIPES)
+    if of_recipe and base:
+        raise UserError("--base is for data files; a recipe names its base itself.", fix="leave --base out")
+    recipe = recipe_of(words) if of_recipe else _recipe_around(words or [], named)
+    subject = _subject(recipe, recipe.base if of_recipe else base, of_recipe, against or [])
+    names = [name.strip() for name in only.split(",")] if only else None
+    examined = look(subject, names=names, first_look=None if as_json else _show_first)
+    if html:
+        write_page(examined, html)
+    if not as_json:
+        _show(examined)
+    report = _prepared(recipe, as_json) if of_recipe and examined.verdict != "will not train" else {}
+    if as_json:
+        print_json(report | examined.to_json())
+    else:
+        _show_verdict(examined, html)
+    raise typer.Exit(EXIT_CODES[examined.verdict])
+
+
+def _recipe_around(words: list[str], named: list[str]) -> Recipe:
+    """A recipe with nothing but the file, so that overrides such as data.prompt mean what they mean in recipes."""
+    import yaml
+
+    from tuneloop.recipe import parse
+
+    if len(named) > 1:
+        raise UserError(f"More than one thing to look at: {', '.join(named)}.",
+                        wanted="one source; data.test=FILE and data.validation=FILE name the files of the other parts")
+    text = yaml.safe_dump({"base": "none", "data": {"train": named[0]}})
+    return parse(text, shown="the command", root=Path.cwd(), overrides=[w for w in words if is_override(w)])
+
+
+def _subject(recipe: Recipe, base: str | None, of_recipe: bool, against: list[str]) -> Subject:
+    from tuneloop.check import Subject
+    from tuneloop.models.resolve import resolve
+    from tuneloop.models.tokenizer import ChatTokenizer
+
+    tokenizer = ChatTokenizer(resolve(base, recipe.root, say=Lines().say).path) if base else None
+    sets = (*recipe.data.evaluation_sets, *(str(Path.cwd() / name) for name in against))
+    return Subject(recipe.data.model_copy(update={"evaluation_sets": sets}), recipe.root,
+                   recipe.objective.batch_kind if of_recipe else None, tokenizer)
+
+
+def _prepared(recipe: Recipe, as_json: bool) -> dict[str, Any]:
+    """What training would be given: the parts after everything that is removed. Said, or as JSON."""
+    from tuneloop.loop import Prepared
+    from tuneloop.training.watch import Silent
+
+    ready = Prepared(recipe, Silent() if as_json else Lines())
+    if not as_json:
+        for line in [*ready.base.notes, *ready.tokenizer.notes, *ready.rows.report.lines()]:
+            console.print(escape(line))
+    return ready.rows.report.to_json()
+
+
+def _show_first(rows: int, findings: list[Finding]) -> None:
+    """What the first rows show, for whoever waits for the rest."""
+    console.print(f"[dim]A first look at {rows:,} rows; now all of them:[/]")
+    for finding in findings:
+        _show_finding(finding)
+    console.rule(style="dim")
+
+
+def _show(examined: Examined) -> None:
+    for file in examined.files:
+        console.print(f"{file.part}: [bold]{escape(file.file)}[/], {escape(file.kind)}, {file.rows:,} rows; "
+                      f"{escape(file.format)}", soft_wrap=True)
+        for note in file.notes:
+            console.print(f"  [dim]note: {escape(note)}[/]", soft_wrap=True)
+    for finding in examined.findings:
+        _show_finding(finding)
+
+
+def _show_finding(finding: Finding) -> None:
+    colour = COLOURS[finding.severity]
+    console.print(f"[{colour}]{finding.severity:>6}[/] [dim]{finding.check}[/]  {escape(str(finding))}", soft_wrap=True)
+    for example in finding.examples[:SHOWN_EXAMPLES]:
+        console.print(f"         [dim]{escape(_short(example))}[/]", soft_wrap=True)
+    if finding.fix:
+        console.print(f"         → {escape(finding.fix)}", soft_wrap=True)
+
+
+def _show_verdict(examined: Examined, page: Path | None) -> None:
+    colour = {"ready": "green", "fix first": "yellow", "will not train": "red"}[examined.verdict]
+    counts = Counter[str](finding.severity for finding in examined.findings)
+    said = {"blocks": "that stop training", "fix": "to fix first", "note": "worth knowing"}
+    told = ", ".join(f"{counts[severity]} {what}" for severity, what in said.items() if counts[severity])
+    console.print(f"[bold {colour}]{examined.verdict}[/]: {told or 'nothing was found'} "
+                  f"[dim]({examined.rows:,} rows, {len(examined.looked_for)} checks, {examined.seconds:.0f} s)[/]")
+    if page:
+        console.print(f"Report: [bold]{escape(str(page))}[/]")
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= EXAMPLE_WIDTH else line[:EXAMPLE_WIDTH - 1] + "…"

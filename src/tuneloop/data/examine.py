@@ -1,0 +1,210 @@
+"""Everything that can be said of rows before a model is trained on them: every check, over every file, in one pass.
+
+Rows stream through in chunks, so that what does not fit into memory can be looked at too. Files are not changed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from tuneloop.catalog import Catalog
+from tuneloop.data.checks.base import Check, Chunk
+from tuneloop.data.findings import SEVERITIES, Finding, Places, Verdict, verdict
+from tuneloop.data.flaws import RowError
+from tuneloop.data.formats.base import DroppableError
+from tuneloop.data.read import Row, Table, open_source
+from tuneloop.data.recognise import Mapped, choose
+from tuneloop.data.report import FileReport
+from tuneloop.data.sources.base import Source
+from tuneloop.errors import UserError
+from tuneloop.types import Origin
+
+CHECKS = Catalog("check", "tuneloop.data.checks", "Check")
+HEAD_ROWS = 5_000           # decide how rows are read, and are looked at first
+CHUNK_ROWS = 2_000
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file, or another source of rows, and what its rows are for."""
+
+    part: str               # train | validation | test | evaluation
+    name: str
+    shown: str = ""         # how people know it, where that is not `name`
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How rows become samples; the templates as in `DataSpec`."""
+
+    root: Path = Path()
+    kind: type[Any] | None = None       # of sample; None: whatever they are
+    prompt: str | None = None
+    answer: str | None = None
+    system: str | None = None
+    drop_empty: bool = False
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What was found. `looked_for` says of every check what it looks for, found or not."""
+
+    files: list[FileReport]
+    findings: list[Finding]             # the worst first
+    facts: dict[str, Any]
+    looked_for: dict[str, str]
+    seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def verdict(self) -> Verdict:
+        return verdict(self.findings)
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for file in self.files)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"verdict": self.verdict, "rows": self.rows,
+                "files": [vars(file) for file in self.files],
+                "findings": [finding.to_json() for finding in self.findings],
+                "facts": self.facts, "looked_for": self.looked_for, "seconds": round(self.seconds, 1)}
+
+
+FirstLook = Callable[[int, list[Finding]], None]
+
+
+def examine(inputs: Sequence[Input], reading: Reading, *, names: Sequence[str] | None = None,
+            more: Callable[[], Mapping[str, Check]] = dict, first_look: FirstLook | None = None) -> Examined:
+    """Look at the rows of all inputs with the checks called `names` (all there are), and with those that `more` makes.
+
+    `first_look` is called with the first rows' number and findings as soon as they are known, where there are more.
+    Sources that cannot be read and rows that cannot be understood are findings like others.
+    """
+    began = time.perf_counter()
+    names = CHECKS.names if names is None else names
+
+    def made() -> dict[str, Check]:
+        return {**more(), **{name: CHECKS.get(name)() for name in names}}
+
+    checks, troubles = made(), _Troubles()
+    files: list[FileReport] = []
+    for given in inputs:
+        read = _Read(given, reading, troubles)
+        for chunk in read.chunks():
+            if first_look is not None and not files and read.has_more and read.rows == len(chunk):
+                first_look(len(chunk), _found(made(), [chunk]))
+            for check in checks.values():
+                check.see(chunk)
+        files.append(read.report())
+    found = [*troubles.findings(), *_found(checks, ())]
+    facts: dict[str, Any] = {}
+    for check in checks.values():
+        facts |= check.facts()
+    return Examined(files, sorted(found, key=_rank), facts, {name: check.about for name, check in checks.items()},
+                    time.perf_counter() - began)
+
+
+def _found(checks: Mapping[str, Check], chunks: Iterable[Chunk]) -> list[Finding]:
+    for chunk in chunks:
+        for check in checks.values():
+            check.see(chunk)
+    return sorted((finding for check in checks.values() for finding in check.findings()), key=_rank)
+
+
+def _rank(finding: Finding) -> tuple[int, int]:
+    return SEVERITIES.index(finding.severity), -len(finding.places)
+
+
+class _Troubles:
+    """Rows that are no samples and sources that do not open, as findings."""
+
+    def __init__(self) -> None:
+        self.flaws: dict[tuple[str, str, bool], Places] = {}
+        self.unreadable: list[Finding] = []
+
+    def row(self, origin: Origin, error: RowError, dropped: bool) -> None:
+        self.flaws.setdefault((error.what, error.rule, dropped), Places()).add(origin)
+
+    def source(self, error: UserError) -> None:
+        wanted = f"Wanted: {error.wanted}. " if error.wanted else ""
+        self.unreadable.append(Finding("reading", "blocks", error.found.rstrip("."), wanted + error.fix))
+
+    def findings(self) -> list[Finding]:
+        return self.unreadable + [self._of_rows(*key, places) for key, places in self.flaws.items()]
+
+    @staticmethod
+    def _of_rows(what: str, rule: str, dropped: bool, places: Places) -> Finding:
+        count = "1 row" if len(places) == 1 else f"{len(places):,} rows"
+        if dropped:
+            return Finding("rows", "note", f"{count} left out: {what}", "", places)
+        return Finding("rows", "blocks", f"{count} cannot be read: {what}",
+                       f"{rule} mend line {next(iter(places)).line}", places)
+
+
+class _Read:
+    """One input as chunks, and afterwards its part of the report."""
+
+    def __init__(self, given: Input, reading: Reading, troubles: _Troubles) -> None:
+        self.given, self.reading, self.troubles = given, reading, troubles
+        self.shown = given.shown or None
+        self.source: Source | None = None
+        self.mapped: Mapped | None = None
+        self.rows, self.has_more = 0, False
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Chunks of samples; the first holds the whole head."""
+        try:
+            self.source = open_source(self.given.name, self.reading.root, self.shown)
+            yield from self._chunks(self.source.rows())
+        except UserError as error:
+            self.troubles.source(error)
+
+    def _chunks(self, rows: Iterator[Row]) -> Iterator[Chunk]:
+        head = list(islice(rows, HEAD_ROWS))
+        following = list(islice(rows, CHUNK_ROWS))
+        self.has_more = bool(following)
+        self.mapped = self._choose(head)
+        yield self._chunk(head)
+        while following:
+            yield self._chunk(following)
+            following = list(islice(rows, CHUNK_ROWS))
+
+    def _choose(self, head: list[Row]) -> Mapped:
+        assert self.source is not None
+        reading = self.reading
+        plain = self.given.part == "evaluation"     # a set to compare with: its rows are whatever they are
+        columns = list(dict.fromkeys(chain.from_iterable(row.values for row in head)))
+        table = Table(self.source.shown, self.source.kind, head, columns, self.source.notes)
+        return choose(table, None if plain else reading.kind, prompt=None if plain else reading.prompt,
+                      answer=None if plain else reading.answer, system=None if plain else reading.system)
+
+    def _chunk(self, rows: list[Row]) -> Chunk:
+        assert self.source is not None
+        assert self.mapped is not None
+        self.rows += len(rows)
+        origins, samples, values = [], [], []
+        for row in rows:
+            origin = Origin(row.file or self.source.shown, row.line, row.digest)
+            try:
+                sample = self.mapped.make(row.values, origin)
+            except RowError as error:
+                dropped = self.reading.drop_empty and isinstance(error, DroppableError)
+                self.troubles.row(origin, error, dropped)
+            else:
+                origins.append(origin)
+                samples.append(sample)
+                values.append(row.values)
+        return Chunk(self.given.part, origins, samples, values)
+
+    def report(self) -> FileReport:
+        source, mapped = self.source, self.mapped
+        if source is None:
+            return FileReport(self.given.part, self.given.shown or self.given.name, "unreadable", 0, "", [])
+        return FileReport(self.given.part, source.shown, source.kind, self.rows, mapped.sentence if mapped else "",
+                          list(source.notes))

@@ -1,0 +1,78 @@
+"""A source of rows into memory: read, recognised as samples of one kind, and mended as the recipe asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tuneloop.data.fix import Step, apply_all
+from tuneloop.data.fixes.base import Fix, Item, Tools
+from tuneloop.data.flaws import RowError, flaw_errors
+from tuneloop.data.formats.base import DroppableError
+from tuneloop.data.formats.ranked import pairs_of
+from tuneloop.data.read import Row, Table, read_table
+from tuneloop.data.recognise import Mapped, choose
+from tuneloop.errors import raise_all
+from tuneloop.types import Origin, Preference, Ranked
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the rows of a source are to become; the rest as in `DataSpec`."""
+
+    kind: type[Any]
+    prompt: str | None = None
+    answer: str | None = None
+    system: str | None = None
+    drop_empty: bool = False
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The rows of one source. A ranked list has become a pair of its best answer with each other."""
+
+    table: Table
+    sentence: str               # how its rows were read
+    items: list[Item]
+    dropped: list[Origin]       # rows without an answer
+    steps: list[Step]           # what was mended
+    tools: Tools                # for fixes to come
+
+
+def load(name: str, root: Path, shown: str, wanted: Wanted, fixes: Sequence[Fix] = ()) -> Loaded:
+    """Everything that a source holds. Raises UserError with every problem of it at once."""
+    return made_of(read_table(name, root, shown), wanted, fixes)
+
+
+def made_of(table: Table, wanted: Wanted, fixes: Sequence[Fix] = ()) -> Loaded:
+    """The same of rows in memory."""
+    mapped = choose(table, wanted.kind, prompt=wanted.prompt, answer=wanted.answer, system=wanted.system)
+    items: list[Item] = []
+    dropped: list[Origin] = []
+    flaws: list[tuple[Origin, RowError]] = []
+    for row in table.rows:
+        origin = Origin(row.file or table.file, row.line, row.digest)
+        try:
+            items.append(_item(mapped, row, origin))
+        except RowError as error:
+            if wanted.drop_empty and isinstance(error, DroppableError):
+                dropped.append(origin)
+            else:
+                flaws.append((origin, error))
+    raise_all(flaw_errors(flaws))
+    tools = Tools(mapped.make)
+    items, steps = apply_all(items, fixes, tools)
+    pairs = wanted.kind is Preference and any(isinstance(item.sample, Ranked) for item in items)
+    sentence = mapped.sentence + ("; the best answer is paired with each other" if pairs else "")
+    return Loaded(table, sentence, _paired(items) if pairs else items, dropped, steps, tools)
+
+
+def _item(mapped: Mapped, row: Row, origin: Origin) -> Item:
+    return Item(row.values, origin, mapped.make(row.values, origin), getattr(row, "made_by", ""))
+
+
+def _paired(items: Sequence[Item]) -> list[Item]:
+    return [replace(item, sample=pair) for item in items
+            for pair in (pairs_of(item.sample) if isinstance(item.sample, Ranked) else [item.sample])]

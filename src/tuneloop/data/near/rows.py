@@ -1,0 +1,63 @@
+"""Rows as texts to compare: what is asked, without what all prompts are wrapped in, and what is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from tuneloop.data.checks.base import answers_of
+from tuneloop.data.near.frames import Frames
+from tuneloop.data.near.pairs import NEAR, near
+from tuneloop.data.near.shingles import plain
+from tuneloop.types import Conversation, Message, Origin, Rollout, Sample
+
+SAMPLED = 5_000         # prompts whose frames are taken for those of all
+
+
+def frames_of(samples: Sequence[Sample]) -> Frames:
+    """The frames of the prompts of these samples."""
+    return Frames.of([_prompt(sample) for sample in samples[:SAMPLED]])
+
+
+def written(sample: Sample, frames: Frames) -> str:
+    """Three plain texts, each on a line: what is asked, all that is answered, and a hash of what is shown."""
+    answers = [_said(sample.messages[-1])] if isinstance(sample, Conversation) else answers_of(sample)
+    shown = "".join(media.where for turn in sample.prompt for media in turn.media)
+    return "\n".join([frames.without(_prompt(sample)), plain(" ".join(answers)),
+                      blake2b(shown.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest() if shown else ""])
+
+
+def pieces(row: str) -> list[str]:
+    """What of two written rows must be alike each for them to be near-duplicates."""
+    return row.split("\n")
+
+
+def subject(row: str) -> str:
+    """What of a written row one may know beforehand: what it asks (where nothing is asked, what it says) and shows."""
+    asked, said, shown = pieces(row)
+    return f"{asked or said}\n{shown}"
+
+
+def is_sampled(sample: Sample) -> bool:
+    """Whether a row is one answer sampled from a model, for which it is no fault to say what another says."""
+    return isinstance(sample, Rollout) and len(sample.answers) == 1
+
+
+def alike(samples: Sequence[Sample], threshold: float = NEAR) -> dict[Origin, int]:
+    """For each row that asks nearly what another asks, the number of their cluster; the others are not in it.
+
+    A split that keeps clusters together has no near-duplicates on two sides.
+    """
+    frames = frames_of(samples)
+    subjects = [subject(written(sample, frames)) for sample in samples]
+    clusters = near(subjects, threshold, pieces=pieces).clusters().tolist()
+    shared = {cluster for number, cluster in enumerate(clusters) if cluster != number}
+    return {sample.origin: cluster for sample, cluster in zip(samples, clusters, strict=True) if cluster in shared}
+
+
+def _prompt(sample: Sample) -> str:
+    return plain("\n".join(map(_said, sample.prompt)))
+
+
+def _said(turn: Message) -> str:
+    return " ".join([turn.content, *(f"{call.name} {call.arguments}" for call in turn.calls)])

@@ -1,0 +1,103 @@
+"""The proof of chat template and loss mask on every row, as a check: it needs a base's tokenizer, and no torch."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tuneloop.data.checks.base import Check, Chunk
+from tuneloop.data.findings import Finding, Places
+from tuneloop.data.groups import group_all
+from tuneloop.data.render import RenderProblem, specials_in, would_cut
+from tuneloop.data.report import Lengths
+from tuneloop.types import Conversation, Learnt, Preference, Rated, Rendered, Rollout
+
+if TYPE_CHECKING:
+    from tuneloop.models.tokenizer import ChatTokenizer
+
+EXAMPLES = 3
+LITTLE = 1.0                # percent of a row's tokens that carry loss, below which most of its cost teaches nothing
+
+
+class Proof(Check):
+    """Renders every row, and shows that exactly the answers with their end of turn carry loss.
+
+    Supervised tokens decode to the answer, and all tokens to the text that the template made: `render` refuses the
+    row otherwise, and this check says so.
+    """
+
+    about: ClassVar[str] = "the chat template and the loss mask, proven on every row"
+
+    def __init__(self, tokenizer: ChatTokenizer, limit: int | None) -> None:
+        """`limit`: the most tokens of a row; None: any length."""
+        self.tokenizer, self.limit = tokenizer, limit
+        self.problems: dict[str, Places] = {}
+        self.specials: dict[str, Places] = {}
+        self.long, self.cut = Places(), list[str]()
+        self.mostly_read = Places()
+        self.whole, self.supervised = array("q"), array("q")
+
+    def see(self, chunk: Chunk) -> None:
+        if chunk.part == "evaluation":
+            return
+        rows = [s for s in chunk.samples if isinstance(s, Conversation | Preference | Rated | Rollout)]
+        for sample, group in zip(rows, group_all(rows, self.tokenizer), strict=True):
+            for token in specials_in(sample, self.tokenizer):
+                self.specials.setdefault(token, Places()).add(sample.origin)
+            if isinstance(group, RenderProblem):
+                self.problems.setdefault(group.message, Places()).add(sample.origin)
+            else:
+                self._measure(sample, group.branches)
+
+    def _measure(self, sample: Learnt, branches: Sequence[Rendered]) -> None:
+        longest = max(branches, key=len)
+        for branch in branches:
+            self.whole.append(len(branch))
+            self.supervised.append(branch.supervised)
+        if 100 * sum(b.supervised for b in branches) < LITTLE * sum(map(len, branches)):
+            self.mostly_read.add(sample.origin)
+        if self.limit is not None and len(longest) > self.limit:
+            self.long.add(sample.origin)
+            if len(self.cut) < EXAMPLES:
+                lost = would_cut(longest, self.limit, self.tokenizer)
+                self.cut.append(f"{sample.origin}: {len(longest):,} tokens; cut there, it would lose "
+                                f"{_ends(lost)!r}")
+
+    def findings(self) -> list[Finding]:
+        found = [self._finding("blocks", f"{_rows(at)} cannot be trained on: {why}",
+                               "mend or remove them: tuneloop data fix FILE drop checks=proof", at, kind="render")
+                 for why, at in self.problems.items()]
+        found += [self._finding("fix", f"{_rows(at)} hold {token} inside a text, where the model takes it for the end "
+                                "of a turn or the like", "remove it from the text", at, kind="special")
+                  for token, at in self.specials.items()]
+        if self.long:
+            found.append(self._finding(
+                "blocks", f"{_rows(self.long)} are longer than {self.limit:,} tokens; an answer is never cut",
+                "shorten or split them, or leave them out with data.over_length=drop", self.long, self.cut, "long"))
+        if self.mostly_read:
+            found.append(self._finding(
+                "note", f"in {_rows(self.mostly_read)} less than {LITTLE:g} % of the tokens carry loss: almost all "
+                "of their cost is reading", "shorten their prompts", self.mostly_read, kind="mostly read"))
+        return found
+
+    def facts(self) -> dict[str, Any]:
+        if not self.whole:
+            return {}
+        return {"loss_mask": {
+            "rows": len(self.whole), "tokens": sum(self.whole),
+            "supervised_percent": round(100 * sum(self.supervised) / sum(self.whole), 1),
+            "tokens_per_row": vars(Lengths.of(self.whole)), "supervised_per_row": vars(Lengths.of(self.supervised))}}
+
+    @staticmethod
+    def _finding(severity: Any, what: str, fix: str, at: Places, examples: Sequence[str] = (),
+                 kind: str = "") -> Finding:
+        return Finding("proof", severity, what, fix, at, examples, kind)
+
+
+def _rows(places: Places) -> str:
+    return "1 row" if len(places) == 1 else f"{len(places):,} rows"
+
+
+def _ends(text: str) -> str:
+    return text if len(text) <= 90 else f"{text[:50]} … {text[-35:]}"

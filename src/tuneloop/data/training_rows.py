@@ -1,0 +1,69 @@
+"""What is done to the rows that train after others were held out: fixes for them alone, rows of other sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from tuneloop.data.fix import Step, apply_all
+from tuneloop.data.fixes.base import Item
+from tuneloop.data.load import Loaded, Wanted, made_of
+from tuneloop.data.mix import Mixed, mix
+from tuneloop.data.read import Table
+from tuneloop.data.spec import DataSpec
+from tuneloop.data.split import without_leaks
+from tuneloop.errors import UserError
+from tuneloop.types import Origin
+
+
+@dataclass(frozen=True)
+class Added:
+    """The training rows as they are then; what was mended, what was mixed in, and what was left out as held out."""
+
+    rows: list[Any]
+    steps: list[Step]
+    mixed: list[Mixed]
+    leaks: list[Origin]
+
+
+def for_training(spec: DataSpec, kept: Mapping[str, Sequence[Any]], own: Loaded, root: Path, seed: int,
+                 kind: type[Any]) -> Added:
+    """The training rows of `kept` after fixes that are for them alone, with the rows that data.mix names.
+
+    Rows that ask what a held-out row asks are left out. Raises UserError where a source cannot be read.
+    """
+    held_out = [*kept["validation"], *kept["test"]]
+    fixes = [fix for fix in spec.fix if fix.only_training]
+    fixed, steps = apply_all(_items(kept["train"], own), fixes, own.tools) if fixes else ([], [])
+    rows = [item.sample for item in fixed] if fixes else list(kept["train"])
+    mixed = mix(spec.mix, len(rows), root, seed) if spec.mix else []
+    rows += chain.from_iterable(_samples(one, kind, spec) for one in mixed)
+    rows, leaks = without_leaks(rows, held_out)
+    if not rows:
+        raise UserError("No training row is left: each asks what a held-out row asks.",
+                        fix="name other files, or hold out less")
+    return Added(rows, steps, mixed, [row.origin for row in leaks])
+
+
+def _items(rows: Iterable[Any], own: Loaded) -> list[Item]:
+    """The items that samples came from, as the samples are by now: a label may have lost the space behind it."""
+    known: dict[Origin, list[Item]] = {}
+    for item in own.items:
+        known.setdefault(item.origin, []).append(item)
+    return [replace(_of(known[row.origin], row), sample=row) for row in rows]
+
+
+def _of(items: Sequence[Item], row: Any) -> Item:
+    """Of several rows made from one the one that is `row`."""
+    return next((item for item in items if item.sample == row), items[0])
+
+
+def _samples(mixed: Mixed, kind: type[Any], spec: DataSpec) -> list[Any]:
+    given, rows = mixed.given, mixed.rows
+    columns = list(dict.fromkeys(column for row in rows for column in row.values))
+    table = Table(given.source, "", rows, columns, [])
+    wanted = Wanted(kind, given.prompt, given.answer, spec.system, spec.drop_empty)
+    return [item.sample for item in made_of(table, wanted).items]
