@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneloop.data.checks.base import Check
 from tuneloop.data.examine import Examined, FirstLook, Input, Reading, examine
+from tuneloop.data.files import located
+from tuneloop.data.findings import Finding
 from tuneloop.data.spec import DataSpec
+from tuneloop.data.versions.file_state import states_of
+from tuneloop.record import find_runs
 
 if TYPE_CHECKING:
     from tuneloop.models.tokenizer import ChatTokenizer
@@ -24,13 +28,26 @@ class Subject:
     kind: type[Any] | None = None               # of sample that is to be learnt from; None: whatever the rows are
     tokenizer: ChatTokenizer | None = None      # of the base; without one there is no proof of the loss mask
     shown: dict[str, Any] | None = None         # other names of the files, for people
+    runs: Path | None = None                    # a folder of runs, which may have read the files as they once were
 
 
 def check(subject: Subject, *, names: Sequence[str] | None = None, first_look: FirstLook | None = None) -> Examined:
     """Every check over every file of `subject`; with a tokenizer also the proof of the loss mask."""
     data = subject.data
     reading = Reading(subject.root, subject.kind, data.prompt, data.answer, data.system, data.drop_empty)
-    return examine(_inputs(subject), reading, names=names, more=_proof(subject), first_look=first_look)
+    found = examine(_inputs(subject), reading, names=names, more=_proof(subject), first_look=first_look)
+    return replace(found, findings=[*found.findings, *_changed_files(subject)])
+
+
+def _changed_files(subject: Subject) -> list[Finding]:
+    """Runs that have read a file of the subject as it was before it changed."""
+    if subject.runs is None:
+        return []
+    mine = {str(located(given.name, subject.root)[0].resolve()) for given in _inputs(subject)}
+    return [Finding("versions", "note", f"{folder.path} read other rows: {change}",
+                    "start a new run for the rows as they are now", kind="changed")
+            for folder in find_runs(subject.runs) if folder.has("record.json")
+            for state in states_of(folder.read("record.json")) if state.path in mine and (change := state.change())]
 
 
 def _inputs(subject: Subject) -> list[Input]:
@@ -47,4 +64,5 @@ def _proof(subject: Subject) -> Callable[[], dict[str, Check]]:
     from tuneloop.data.proof import Proof
 
     limit = min(n for n in (tokenizer.max_length, subject.data.max_length_tokens) if n is not None)
-    return lambda: {"proof": Proof(tokenizer, limit)}
+    drops_long = subject.data.over_length == "drop"
+    return lambda: {"proof": Proof(tokenizer, limit, drops_long=drops_long)}

@@ -83,7 +83,8 @@ def _subject(recipe: Recipe, base: str | None, of_recipe: bool, against: list[st
     tokenizer = ChatTokenizer(resolve(base, recipe.root, say=Lines().say).path) if base else None
     sets = (*recipe.data.evaluation_sets, *(str(Path.cwd() / name) for name in against))
     return Subject(recipe.data.model_copy(update={"evaluation_sets": sets}), recipe.root,
-                   recipe.objective.batch_kind if of_recipe else None, tokenizer)
+                   recipe.objective.batch_kind if of_recipe else None, tokenizer,
+                   runs=Path("runs"))
 
 
 def _prepared(recipe: Recipe, as_json: bool) -> dict[str, Any]:
@@ -114,6 +115,9 @@ def _show(examined: Examined) -> None:
             console.print(f"  [dim]note: {escape(note)}[/]", soft_wrap=True)
     for finding in examined.findings:
         _show_finding(finding)
+    if "loss_mask" in examined.facts and not any(f.check == "proof" and f.severity == "blocks"
+                                                 for f in examined.findings):
+        console.print("[green]Every row renders, and its loss mask covers exactly the answer and its end of turn.[/]")
 
 
 def _show_finding(finding: Finding) -> None:

@@ -16,8 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from tuneloop.check import Subject, check
+from tuneloop.data.page import write_page
 from tuneloop.data.prepare import Rows, prepare
-from tuneloop.errors import UserError
+from tuneloop.data.versions.file_state import changed_since
+from tuneloop.data.versions.seen import write_seen
+from tuneloop.errors import TrainingFailed, UserError
 from tuneloop.evaluation.certificate import certify, goal_metric
 from tuneloop.evaluation.report import write_card, write_report
 from tuneloop.models.resolve import Base, resolve
@@ -137,7 +141,7 @@ def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
     given = known.get("recipe", recipe.given)
     ready = Prepared(recipe, watch, given)
     now: dict[str, Any] = {
-        "recipe_used": recipe.portable(), "data": {"hashes": ready.rows.hashes, "order": ready.rows.order},
+        "recipe_used": recipe.portable(), "data": ready.rows.identity,
         "objective": recipe.objective_record,
         "asked": {need: {"name": other.name, "sha256": ready.weights[need]}
                   for need, other in ready.asked.items()},
@@ -149,9 +153,23 @@ def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
     for line in [*ready.base.notes, *ready.tokenizer.notes, *ready.rows.report.lines()]:
         watch.say(line)
     folder.write(ready.rows.report.to_json(), "data", "report.json")
+    write_seen(folder.path, ready.rows.seen)
+    if not folder.has("data", "findings.json"):
+        _examine(ready, folder, watch)
     folder.update_record(recipe=given, method=recipe.method.model_dump(),
                          seeds={"all": recipe.seed}, environment=environment(), **now)
     return ready
+
+
+def _examine(ready: Prepared, folder: RunFolder, watch: Watcher) -> None:
+    """Look for what is wrong with the rows, and say it; whatever must not be trained on has been refused before."""
+    recipe = ready.recipe
+    found = check(Subject(recipe.data, recipe.root, recipe.objective.batch_kind, ready.tokenizer, ready.given["data"]))
+    folder.write(found.to_json(), "data", "findings.json")
+    write_page(found, folder.file("data", "findings.html"))
+    for finding in found.findings:
+        if finding.severity != "note":
+            watch.say(f"{finding.check}: {finding}" + (f" ({finding.fix})" if finding.fix else ""))
 
 
 def _refuse_changes(known: dict[str, Any], now: dict[str, Any], folder: RunFolder) -> None:
@@ -163,8 +181,8 @@ def _refuse_changes(known: dict[str, Any], now: dict[str, Any], folder: RunFolde
     if known["recipe_used"] != now["recipe_used"]:
         raise UserError(f"The recipe of {folder.path} has changed since the run began; its goal was declared then.",
                         fix="start a new run with the new recipe")
-    unless_same(known["data"], now["data"], "The data has",
-                "put the old rows back, in their old order")
+    before, after = ([record["data"][key] for key in ("hashes", "order")] for record in (known, now))
+    unless_same(before, after, "The data has", "; ".join(["put the old rows back, in their old order", *changed_since(known)]))
     unless_same(known["objective"].get("sha256"), now["objective"].get("sha256"), "The file of the objective has",
                 "put the old file back")
     unless_same(known["objective"], now["objective"], "The options that tuneloop knows of the objective have",
@@ -256,12 +274,16 @@ def begin(recipe: Recipe, folder: RunFolder) -> None:
 def _timed(folder: RunFolder, name: str) -> Iterator[None]:
     """Add the stage's seconds to the record; over a resumed run they sum up."""
     began = time.perf_counter()
+    refused = False
     try:
         yield
+    except UserError as error:
+        refused = not isinstance(error, TrainingFailed)     # then nothing was done
+        raise
     finally:
-        timings = folder.read("record.json").get("timings_seconds", {}) if folder.has("record.json") else {}
-        seconds = timings.get(name, 0.0) + time.perf_counter() - began
-        if folder.has("record.json"):
+        if folder.has("record.json") and not refused:
+            timings = folder.read("record.json").get("timings_seconds", {})
+            seconds = timings.get(name, 0.0) + time.perf_counter() - began
             folder.update_record(timings_seconds=timings | {name: round(seconds, 1)})
 
 

@@ -129,7 +129,8 @@ class Session:
         completions = generate(self.model.model, self.ready.tokenizer, [row.prompt for row in chosen],
                                Sampling(max_new_tokens=64))
         for row, completion in zip(chosen, completions, strict=True):
-            entry = {"step": step, "prompt": row.prompt[-1].content, "reference": row.answer, "answer": completion.text}
+            entry = {"step": step, "prompt": row.prompt[-1].content, "reference": row.answer, "answer": completion.text,
+                     "origin": asdict(row.origin)}
             self.folder.append(entry, "samples.jsonl")
             self.watch.sample(entry)
 

@@ -44,14 +44,15 @@ Call = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
-    """The command line in this process and in `tmp_path`: exit code and standard error."""
+    """The command line in this process and in `tmp_path`: exit code, and what it says (of a report: all of it)."""
     monkeypatch.chdir(tmp_path)
 
     def run_words(*words: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["tuneloop", *words])
         with pytest.raises(SystemExit) as left:
             cli.main()
-        return int(left.value.code or 0), capfd.readouterr().err
+        shown = capfd.readouterr()
+        return int(left.value.code or 0), shown.out + shown.err
 
     return run_words
 
@@ -106,10 +107,12 @@ def test_rows_that_cannot_be_trusted(fault: str, call: Call, tmp_path: Path, tin
     if "jsonl" in name:
         words += ["data.prompt=null", "data.answer=null"]
     before = sorted(tmp_path.iterdir())
-    for command in ("check", "run"):
-        code, error = call(command, "recipe.yaml", *words)
-        assert code == 2
-        assert told in error, error
+    code, error = call("run", "recipe.yaml", *words)
+    assert code == 2
+    assert told in error, error
+    code, report = call("check", "recipe.yaml", *words)
+    assert code == 2
+    assert all(part in report for part in told.split(": ")), report
     if (tmp_path / "runs").exists():
         (tmp_path / "runs").rmdir()         # it is empty: a run that was refused leaves no folder
     assert sorted(tmp_path.iterdir()) == before

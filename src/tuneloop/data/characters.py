@@ -24,7 +24,7 @@ _LONE = re.compile(rf"""
 """, re.VERBOSE)
 """What is misread even where it stands alone; other pairs occur in good texts, such as `«\u00a0CAFÉ»`."""
 _CLOSING = re.compile(r"(?<=[A-ZÀ-Þ])[ÂÃ][…’”“–—›»]$")
-_TWICE = 3
+_MOST_TIMES = 3
 
 INVISIBLE = re.compile("[\u00ad\u034f\u115f\u1160\u180e\u200b\u2060-\u2064\u206a-\u206f\u3164\ufeff\uffa0]")
 """Nothing is to be seen of them, and they change what a model reads: zero-width spaces, byte order marks within."""
@@ -44,7 +44,7 @@ def repaired(text: str) -> str:
 
     Only whole runs are changed, and only where their bytes are valid UTF-8, so that the way back is exact.
     """
-    for _ in range(_TWICE):
+    for _ in range(_MOST_TIMES):
         again = _MISREAD.sub(_reread, text)
         if again == text:
             break

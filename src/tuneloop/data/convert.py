@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from tuneloop.data.flaws import RowError, flaw_errors
 from tuneloop.data.formats.holding import CannotHoldError
-from tuneloop.data.formats.writers import WRITERS
+from tuneloop.data.formats.writers import PROMPTS, WRITERS, as_messages
 from tuneloop.errors import UserError, raise_all
 from tuneloop.types import Origin, Sample
 
@@ -42,7 +42,7 @@ def convert(samples: Iterable[Sample], to: str, losses: Counter[str] | None = No
         lost: set[str] = set()
         try:
             rows = list(WRITERS[to](sample, _refuse if losses is None else lost.add))
-        except (CannotHoldError, _LossError) as error:
+        except CannotHoldError as error:
             if error.what not in known:
                 known[error.what] = _flaw(sample, to, error)
             flaws.append((sample.origin, known[error.what]))
@@ -93,13 +93,14 @@ def convert_rows(samples: Iterable[Sample], out: Path, to: str, losses: Counter[
         raise UserError("Gemini's rows are JSON of changing shape, which Parquet has no columns for.",
                         fix=f"write {out.with_suffix('.jsonl')}")
     parts: list[Path] = []
-    rows = 0
     try:
         lines, finished = (_part(out, parts) for _ in range(2))
-        with lines.open("w", encoding="utf-8", newline="\n") as file:
-            for row in convert(samples, to, losses):
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                rows += 1
+        rows, shapes = _write_lines(convert(samples, to, losses), lines)
+        if not rows:
+            raise UserError(f"No row is left for {out}.", fix="look at what is left out")
+        if len(shapes) > 1:
+            lines, levelled = _part(out, parts), lines
+            _write_lines(map(as_messages, _rows(levelled)), lines)
         match out.suffix.lower():
             case ".jsonl":
                 finished = lines
@@ -117,6 +118,18 @@ def convert_rows(samples: Iterable[Sample], out: Path, to: str, losses: Counter[
             with suppress(OSError):
                 part.unlink(missing_ok=True)
     return rows
+
+
+def _write_lines(rows: Iterable[dict[str, Any]], lines: Path) -> tuple[int, set[type]]:
+    """JSON Lines: how many, and the types of their prompts, which are texts or messages."""
+    shapes: set[type] = set()
+    count = 0
+    with lines.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            count += 1
+            shapes |= {type(row[column]) for column in PROMPTS if column in row}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return count, shapes
 
 
 def _part(out: Path, parts: list[Path]) -> Path:
@@ -168,7 +181,7 @@ def _write_parquet(lines: Path, out: Path, shown: Path) -> None:
         with parquet.ParquetWriter(out, schema) as writer:
             for rows in _batches(lines):
                 writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+    except pyarrow.ArrowException as error:
         raise UserError(f"Rows have different types in one column, which Parquet cannot hold ({error}).",
                         fix=f"write {shown.with_suffix('.jsonl')}") from error
 

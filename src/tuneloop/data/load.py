@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tuneloop.data.files import located
 from tuneloop.data.fix import Step, apply_all
 from tuneloop.data.fixes.base import Fix, Item, Tools
 from tuneloop.data.flaws import RowError, flaw_errors
@@ -14,6 +15,8 @@ from tuneloop.data.formats.base import DroppableError
 from tuneloop.data.formats.ranked import pairs_of
 from tuneloop.data.read import Row, Table, read_table
 from tuneloop.data.recognise import Mapped, choose
+from tuneloop.data.versions.file_state import FileState
+from tuneloop.data.versions.rows import Identity, row_hash
 from tuneloop.errors import raise_all
 from tuneloop.types import Origin, Preference, Ranked
 
@@ -39,11 +42,19 @@ class Loaded:
     dropped: list[Origin]       # rows without an answer
     steps: list[Step]           # what was mended
     tools: Tools                # for fixes to come
+    files: list[FileState]      # that they were read from; none for what is no file of this machine
+
+    @property
+    def identity(self) -> str:
+        """The id of the rows as they were read: the same on every machine, in any order."""
+        return Identity(row_hash(row.values) for row in self.table.rows).id
 
 
 def load(name: str, root: Path, shown: str, wanted: Wanted, fixes: Sequence[Fix] = ()) -> Loaded:
     """Everything that a source holds. Raises UserError with every problem of it at once."""
-    return made_of(read_table(name, root, shown), wanted, fixes)
+    table = read_table(name, root, shown)
+    path, _ = located(name, root)
+    return replace(made_of(table, wanted, fixes), files=[FileState.of(path, table.file)] if path.is_file() else [])
 
 
 def made_of(table: Table, wanted: Wanted, fixes: Sequence[Fix] = ()) -> Loaded:
@@ -66,7 +77,7 @@ def made_of(table: Table, wanted: Wanted, fixes: Sequence[Fix] = ()) -> Loaded:
     items, steps = apply_all(items, fixes, tools)
     pairs = wanted.kind is Preference and any(isinstance(item.sample, Ranked) for item in items)
     sentence = mapped.sentence + ("; the best answer is paired with each other" if pairs else "")
-    return Loaded(table, sentence, _paired(items) if pairs else items, dropped, steps, tools)
+    return Loaded(table, sentence, _paired(items) if pairs else items, dropped, steps, tools, [])
 
 
 def _item(mapped: Mapped, row: Row, origin: Origin) -> Item:

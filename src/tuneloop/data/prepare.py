@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,15 @@ from tuneloop.data.clean import conflicts, drop_duplicates, written
 from tuneloop.data.flaws import RowError, flaw_errors
 from tuneloop.data.groups import by_prompt, group_all, preferred, with_probes
 from tuneloop.data.load import Loaded, Wanted, load
+from tuneloop.data.near.rows import alike
 from tuneloop.data.render import RenderProblem
 from tuneloop.data.report import DataReport, FileReport, Found, label_counts, token_report
 from tuneloop.data.spec import DataSpec
-from tuneloop.data.split import draw, split, without_leaks
+from tuneloop.data.split import Keys, draw, split, without_leaks
+from tuneloop.data.times import times
 from tuneloop.data.training_rows import Added, for_training
+from tuneloop.data.versions.file_state import FileState
+from tuneloop.data.versions.seen import UNUSED
 from tuneloop.errors import UserError, raise_all
 from tuneloop.types import Conversation, Group, Origin, Rated, Rendered, Rollout
 
@@ -41,6 +45,9 @@ class Rows:
     task: tasks.Task
     labels: list[str]           # sorted; empty for open answers
     report: DataReport
+    seen: dict[str, list[Origin]]       # by part, and UNUSED: every row that was read
+    versions: dict[str, str]            # by part of a recipe that names a source: the id of all its rows
+    files: list[FileState]              # that the rows were read from
 
     @property
     def tokens(self) -> dict[str, list[Rendered]]:
@@ -54,6 +61,12 @@ class Rows:
         return {part: _digest(sorted(map(written, getattr(self, part)))) for part in PARTS}
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What a record holds of the rows, so that it can be told whether they are the same."""
+        return {"hashes": self.hashes, "order": self.order, "versions": self.versions,
+                "files": [asdict(file) for file in self.files]}
+
+    @property
     def order(self) -> str:
         """sha256 of the rows as they come: what numbers of rows mean."""
         return _digest([written(row) for part in PARTS for row in getattr(self, part)])
@@ -61,12 +74,11 @@ class Rows:
 
 def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tokens: int | None, seed: int,
             kind: type[Any] = Conversation, shown: Mapping[str, Any] | None = None) -> Rows:
-    """All rows that the recipe names, mended, checked, split and rendered as samples of `kind`. Paths count from `root`.
+    """All rows that the recipe names, mended, checked, split and rendered as samples of `kind`.
 
-    `shown` has other names for the files of the parts, for people: a resumed run knows its files by absolute paths.
-
-    `max_length_tokens` is what the base or the plan allows; the recipe's own limit may only be lower. Raises UserError
-    with all problems of all files at once.
+    Paths count from `root`; `shown` has other names for the files of the parts, for people: a resumed run knows its
+    files by absolute paths. `max_length_tokens` is what the base or the plan allows; the recipe's own limit may only be
+    lower. Raises UserError with all problems of all files at once.
     """
     files = _load(spec, root, kind, shown or {})
     task = tasks.decide([item.sample for loaded in files.values() for item in loaded.items], spec.answers)
@@ -81,7 +93,7 @@ def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tok
         rows, tokens = _by_prompt(rows, tokens, removed)
     _check_enough(rows, removed)
 
-    kept = _split(spec, rows, seed, task)
+    kept = _split(spec, rows, files["train"], seed, task)
     if spec.max_train_rows is not None:
         drawn = draw(kept["train"], spec.max_train_rows, seed=seed, labels=task == "labels")
         removed["not_drawn"] = [row.origin for row in kept["train"] if row not in drawn]
@@ -103,7 +115,9 @@ def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tok
     report = _report(files, removed, against, kept, rendered, task, added)
     if kind is Rated:
         groups = {part: _probed(kept[part], groups[part], kept["train"], tokenizer, limit) for part in PARTS}
-    return Rows(**kept, groups=groups, task=task, report=report,
+    return Rows(**kept, groups=groups, task=task, report=report, seen=_seen(kept, removed),
+                versions={part: loaded.identity for part, loaded in files.items()},
+                files=[file for loaded in files.values() for file in loaded.files],
                 labels=sorted(label_counts(chain(*kept.values()))) if task == "labels" else [])
 
 
@@ -133,7 +147,7 @@ def _without_repeats(files: Files, task: tasks.Task, removed: dict[str, list[Ori
     rows: Kept = {}
     removed |= {"duplicates": [], "leaks": []}
     for part in reversed(files):
-        found = [item.sample for item in files[part].items]
+        found: list[Any] = [item.sample for item in files[part].items]
         kept, duplicates = drop_duplicates(tasks.with_clean_labels(found) if task == "labels" else found)
         kept, leaks = without_leaks(kept, list(chain(*rows.values())))
         removed["duplicates"] += duplicates
@@ -194,12 +208,32 @@ def _check_enough(rows: Kept, removed: dict[str, list[Origin]]) -> None:
                         wanted=f"at least {FEWEST_ROWS}; a few hundred for a result that can be trusted")
 
 
-def _split(spec: DataSpec, rows: Kept, seed: int, task: tasks.Task) -> Kept:
-    """Whatever has no file of its own is split off from train."""
-    parts = split(rows["train"], 0 if spec.validation else spec.split.validation, 0 if spec.test else spec.split.test,
-                  seed=seed, labels=task == "labels")
+def _split(spec: DataSpec, rows: Kept, own: Loaded, seed: int, task: tasks.Task) -> Kept:
+    """Whatever has no file of its own is split off from train; what asks nearly the same stays together."""
+    asked = spec.split
+    validation, test = 0 if spec.validation else asked.validation, 0 if spec.test else asked.test
+    together: list[Keys] = [alike(rows["train"])] if validation or test else []
+    if asked.group:
+        together.append(_column(own, asked.group, "data.split.group"))
+    newest = times(_column(own, asked.time, "data.split.time"), asked.time) if asked.time else None
+    parts = split(rows["train"], validation, test, seed=seed, labels=task == "labels", together=together, times=newest)
     return {"train": parts.train, "validation": rows.get("validation", parts.validation),
             "test": rows.get("test", parts.test)}
+
+
+def _column(own: Loaded, column: str, key: str) -> dict[Origin, Any]:
+    """What a column says of each row of the training file."""
+    if column not in own.table.columns:
+        raise UserError(f'{key} names the column "{column}", which {own.table.file} does not have.',
+                        wanted=f"one of: {', '.join(own.table.columns)}")
+    return {item.origin: item.values.get(column) for item in own.items}
+
+
+def _seen(kept: Kept, removed: Mapping[str, Sequence[Origin]]) -> dict[str, list[Origin]]:
+    """Rows put together with others of their prompt count as trained on, whatever became of those."""
+    seen = {part: [row.origin for row in rows] for part, rows in kept.items()}
+    seen["train"] += removed.get("put_together", [])
+    return seen | {UNUSED: [o for why, origins in removed.items() if why != "put_together" for o in origins]}
 
 
 def _report(files: Files, removed: dict[str, list[Origin]], against: list[list[Origin]], kept: Kept,

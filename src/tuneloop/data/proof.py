@@ -29,9 +29,9 @@ class Proof(Check):
 
     about: ClassVar[str] = "the chat template and the loss mask, proven on every row"
 
-    def __init__(self, tokenizer: ChatTokenizer, limit: int | None) -> None:
-        """`limit`: the most tokens of a row; None: any length."""
-        self.tokenizer, self.limit = tokenizer, limit
+    def __init__(self, tokenizer: ChatTokenizer, limit: int | None, *, drops_long: bool = False) -> None:
+        """`limit`: the most tokens of a row; None: any length. `drops_long`: whether longer ones are left out."""
+        self.tokenizer, self.limit, self.drops_long = tokenizer, limit, drops_long
         self.problems: dict[str, Places] = {}
         self.specials: dict[str, Places] = {}
         self.long, self.cut = Places(), list[str]()
@@ -72,9 +72,12 @@ class Proof(Check):
                                 "of a turn or the like", "remove it from the text", at, kind="special")
                   for token, at in self.specials.items()]
         if self.long:
-            found.append(self._finding(
-                "blocks", f"{_rows(self.long)} are longer than {self.limit:,} tokens; an answer is never cut",
-                "shorten or split them, or leave them out with data.over_length=drop", self.long, self.cut, "long"))
+            longer = f"{_rows(self.long)} longer than {self.limit:,} tokens"
+            found.append(
+                self._finding("note", f"{longer} left out, as data.over_length asks", "", self.long, kind="long")
+                if self.drops_long else self._finding(
+                    "blocks", f"{longer}; an answer is never cut", "shorten or split them, or leave them out with "
+                    "data.over_length=drop", self.long, self.cut, "long"))
         if self.mostly_read:
             found.append(self._finding(
                 "note", f"in {_rows(self.mostly_read)} less than {LITTLE:g} % of the tokens carry loss: almost all "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneloop.data.flaws import RowError, flaw_errors
-from tuneloop.data.formats.base import Detector, DroppableError, Format, Given, Shape, Values
+from tuneloop.data.formats.base import Detector, DroppableError, Format, Given, Shape, Values, check_unicode
 from tuneloop.data.formats.chats import chats
 from tuneloop.data.formats.flat import evaluation, prompt_alone, prompt_and_answer, templates, text_alone
 from tuneloop.data.formats.gemini import gemini
@@ -77,6 +77,7 @@ class Mapped:
         if not _takes(self.kind, found):
             raise RowError(f"the row is of another kind, {found.name}", f"Most rows are {self.main.name};")
         sample = found.make(values, origin)
+        check_unicode(sample)
         check_media(sample.messages if isinstance(sample, Conversation) else sample.prompt, self.folder)
         return sample
 

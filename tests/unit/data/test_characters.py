@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from tuneloop.data.characters import needless, outside_code, repaired, without_needless
 
 GOOD = [
-    "naïve café — “quoted” isn’t… 5 € ©2020 25 °C ™", "Straße, Größe; „Zitat“ und »Wort«", "São João à noite, NÃO",
+    "naïve café — “quoted” isn’t… 5 € ©2020 25 °C ™",
+    "Straße, Größe; „Zitat“ und »Wort«", "São João à noite, NÃO",
     "Il a dit : « CAFÉ », fermé\u00a0» et « été »… À\u00a0bientôt\u00a0!", "Привет, как дела? «Хорошо»", "你好，世界！",
-    "नमस्ते दुनिया", "안녕하세요", "日本語テスト", "emoji 😀🎉👨\u200d👩\u200d👧", "Łódź żółw ćma", "Türkçe ğüşıöç", "ελληνικά",
-    "עברית שלום", "à\u00a0«\u00a0la\u00a0» é\u00a0» è\u00a0…", "ÂMBAR, Â é a letra", "x² + y³ = ½ ± ¼", "ÄÖÜ“ É“ MAÇÃ”"]
+    "नमस्ते दुनिया", "안녕하세요", "日本語テスト", "emoji 😀🎉👨\u200d👩\u200d👧", "Łódź żółw ćma", "Türkçe ğüşıöç",
+    "ελληνικά", "עברית שלום", "à\u00a0«\u00a0la\u00a0» é\u00a0» è\u00a0…", "ÂMBAR, Â é a letra", "x² + y³ = ½ ± ¼",
+    "ÄÖÜ“ É“ MAÇÃ”"]
 
 
 def misread(text: str, encoding: str) -> str:

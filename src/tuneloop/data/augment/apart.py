@@ -1,43 +1,57 @@
-"""Rows that were made up never judge a model: the split is made of the original rows alone.
+"""Rows that were made up never judge a model: the original rows are split alone, and made-up ones join the training
+rows afterwards, each only where the row it was made from trains.
 
-A made-up row says in a column of its own which row it was made from, so that it is known wherever the file goes.
+A made-up row says in a column of its own which row it was made from, so that it is known wherever its file goes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from tuneloop.data.clean import Row
-from tuneloop.data.split import Parts
+from tuneloop.data.fixes.base import Item
+from tuneloop.data.read import Row
+from tuneloop.types import Origin
 
 AUGMENTED_FROM = "augmented_from"
-"""The column of a made-up row that holds the digest (`Origin.row`) of the row it was made from."""
+"""The column of a made-up row with the digest of the row it was made from."""
+MADE_BY = "augment"
+
+
+def digest_of(values: Mapping[str, Any]) -> str:
+    """The name of a row by what it holds, also after a table has turned numbers into text and nothing into empty text.
+    """
+    told = {key: value if isinstance(value, str | list | dict) else str(value) for key, value in values.items()
+            if key != AUGMENTED_FROM and value not in (None, "")}
+    return Row(0, told).digest
+
+
+def apart(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """The original rows, and the made-up ones, whose origin is that of the row they were made from.
+
+    A made-up row whose original is not among them keeps an origin of its own, which nothing original has.
+    """
+    is_made = [bool(item.made_by or item.values.get(AUGMENTED_FROM)) for item in items]
+    originals = [item for item, made in zip(items, is_made, strict=True) if not made]
+    named = {digest_of(item.values): item.origin for item in originals}
+    return originals, [item if item.made_by else replace(
+        item, made_by=MADE_BY, origin=named.get(str(item.values[AUGMENTED_FROM]), item.origin))
+        for item, made in zip(items, is_made, strict=True) if made]
 
 
 @dataclass(frozen=True)
-class Apart(Generic[Row]):
-    """A split, and the made-up rows whose original is held out or gone: they must not train."""
+class Beside:
+    """The made-up rows that may train, and those that must not: their original is held out or gone."""
 
-    parts: Parts[Row]
-    left_out: list[Row]
-
-
-def parent_of(values: Mapping[str, Any]) -> str:
-    """The digest of the row that a row was made from; nothing for an original one."""
-    return str(values.get(AUGMENTED_FROM) or "")
+    train: list[Item]
+    left_out: list[Item]
 
 
-def split_originals(rows: Sequence[Row], parents: Mapping[Row, str],
-                    split: Callable[[Sequence[Row]], Parts[Row]]) -> Apart[Row]:
-    """`split` of the original rows; then a made-up row trains where the row it was made from trains.
-
-    `parents` names for every made-up row the digest of the row it was made from.
-    """
-    parts = split([row for row in rows if row not in parents])
-    trained = {row.origin.row for row in parts.train}
-    made = [row for row in rows if row in parents]
-    kept = [row for row in made if parents[row] in trained]
-    return Apart(Parts([*parts.train, *kept], parts.validation, parts.test),
-                 [row for row in made if parents[row] not in trained])
+def beside(made: Iterable[Item], trained: Iterable[Origin]) -> Beside:
+    """Which made-up rows of `apart` may join the original rows that train, given by their origins."""
+    origins = set(trained)
+    found = Beside([], [])
+    for item in made:
+        (found.train if item.origin in origins else found.left_out).append(item)
+    return found

@@ -65,9 +65,11 @@ def is_learnt(chunk: Chunk) -> bool:
 
 
 def turns_of(sample: Sample) -> tuple[Message, ...]:
-    """All turns, the answer last; of several answers the one to prefer."""
+    """All turns, the answer last; of several answers the one to prefer. Evaluation samples only ask."""
     if isinstance(sample, Conversation):
         return sample.messages
+    if isinstance(sample, Prompt):
+        return sample.prompt
     return (*sample.prompt, Message("assistant", sample.answer))
 
 

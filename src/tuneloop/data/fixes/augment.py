@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from tuneloop.data.augment.apart import AUGMENTED_FROM
+from tuneloop.data.augment.apart import AUGMENTED_FROM, MADE_BY, digest_of
 from tuneloop.data.augment.asked import Leaves, Path, leaves, text_at, with_text
 from tuneloop.data.augment.noise import NOISES
 from tuneloop.data.augment.paraphrase import paraphrases
@@ -19,7 +19,6 @@ from tuneloop.data.augment.self_instruct import Task, self_instruct
 from tuneloop.data.findings import Places
 from tuneloop.data.fixes import base
 from tuneloop.data.fixes.base import Applied, Change, Generate, Item, Tools, Values, count_of
-from tuneloop.data.read import Row
 from tuneloop.data.template import are_labels
 from tuneloop.errors import UserError
 from tuneloop.types import Conversation
@@ -64,7 +63,7 @@ class Fix(base.Fix):
     def _noisy(self, way: str, work: _Work) -> None:
         for item, found in zip(work.items, work.leaves, strict=True):
             for copy in range(self.copies):
-                rng = Random(f"{self.seed} {way} {copy} {digest_of(item)}")
+                rng = Random(f"{self.seed} {way} {copy} {digest_of(item.values)}")
                 work.add(way, item, {path: NOISES[way](text_at(item.values, path), self.rate, rng, work.labels)
                                      for path in found.asked})
         work.tell(way, [item for item, found in zip(work.items, work.leaves, strict=True) if not found.asked],
@@ -122,11 +121,11 @@ class _Work:
         values: Values = item.values
         for path, text in texts.items():
             values = with_text(values, path, text)
-        values = {**values, AUGMENTED_FROM: digest_of(item)}
+        values = {**values, AUGMENTED_FROM: digest_of(item.values)}
         if all(text == text_at(item.values, path) for path, text in texts.items()) or any(
                 values == other.values for other in self.made[id(item)]):
             return
-        self.made[id(item)].append(Item(values, item.origin, self.tools.again(values, item.origin), "augment"))
+        self.made[id(item)].append(Item(values, item.origin, self.tools.again(values, item.origin), MADE_BY))
         self.parents[way].add(item.origin)
         if len(self.examples[way]) < SHOWN:
             self.examples[way] += [f"{excerpt(text_at(item.values, path))} → {excerpt(text)}"
@@ -143,11 +142,6 @@ class _Work:
         if refused is not None:
             self.log += [Change(f"{count:,} of the texts that a model wrote for {way} refused", reason,
                                 examples=refused.examples[reason]) for reason, count in refused.why.most_common()]
-
-
-def digest_of(item: Item) -> str:
-    """The name of a row whatever file it is in."""
-    return item.origin.row or Row(item.origin.line, item.values).digest
 
 
 def _question(found: Leaves) -> Path | None:

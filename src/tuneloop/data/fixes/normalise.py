@@ -74,8 +74,7 @@ def _visible(text: str) -> str:
 
 def _tidy(text: str) -> str:
     """Without white space at either end, at line ends, in runs between words, and in more than one empty line."""
-    tidied = outside_code(text, _tidy_prose)
-    return tidied.rstrip() if _CODE.search(text) else tidied.strip()
+    return outside_code(text.rstrip() if _CODE.search(text) else text.strip(), _tidy_prose)
 
 
 def _tidy_prose(text: str) -> str:

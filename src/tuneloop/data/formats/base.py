@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from tuneloop.data.flaws import RowError
 from tuneloop.data.template import Template
-from tuneloop.types import Message, Origin, Sample
+from tuneloop.types import (
+    Conversation,
+    Message,
+    Origin,
+    Preference,
+    Prompt,
+    Ranked,
+    Rated,
+    Rollout,
+    Sample,
+    Text,
+)
 
 Values = dict[str, Any]
 Turns = tuple[Message, ...]
@@ -106,29 +117,46 @@ def check_answered(turns: Sequence[Message]) -> None:
         if turn.role == "assistant" and (turn.train or turn is last) and says_nothing(turn):
             raise EmptyAnswerError
     check_asked(turns[:-1])
-    check_unicode(turns[-1:])
 
 
 def check_asked(turns: Sequence[Message]) -> None:
     """Of what comes before an answer: that there is something to answer."""
     if all(map(says_nothing, turns)):
         raise RowError("the prompt is empty", "Every row needs something to answer;")
-    check_unicode(turns)
 
 
 def says_nothing(turn: Message) -> bool:
     return not (turn.calls or turn.media or turn.content.strip())
 
 
-def check_unicode(turns: Sequence[Message]) -> None:
+def check_unicode(sample: Sample) -> None:
+    """Of every text in a sample: that it can be written into a file."""
     try:
-        for turn in turns:
-            turn.content.encode()
-            for call in turn.calls:
-                call.arguments.encode()
+        "".join(_texts(sample)).encode()
     except UnicodeEncodeError:
         raise RowError("the text holds half of a surrogate pair (\\ud800 to \\udfff), which is no character",
                        "Text is Unicode;") from None
+
+
+def _texts(sample: Sample) -> Iterator[str]:
+    for turn in sample.messages if isinstance(sample, Conversation) else sample.prompt:
+        yield turn.content
+        if turn.role != "user":
+            yield from (turn.name, turn.call_id, *(text for c in turn.calls for text in (c.name, c.arguments, c.id)))
+        yield from (media.where for media in turn.media)
+    match sample:
+        case Conversation():
+            yield from sample.tools
+        case Preference():
+            yield from (sample.chosen, sample.rejected)
+        case Rated():
+            yield sample.answer
+        case Rollout() | Ranked():
+            yield from sample.answers
+        case Prompt():
+            yield from sample.references
+        case Text():
+            yield from (sample.text, sample.source)
 
 
 def with_system(turns: Turns, system: str | None) -> Turns:

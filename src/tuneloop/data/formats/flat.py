@@ -15,7 +15,6 @@ from tuneloop.data.formats.base import (
     Values,
     check_answered,
     check_asked,
-    check_unicode,
     kind_of,
     one_of_each,
 )
@@ -107,7 +106,6 @@ def _references(value: Any, column: str) -> tuple[str, ...]:
     if len(texts) != len(listed):
         raise RowError(f'"{column}" holds {kind_of(next(i for i in listed if not isinstance(i, str)))}',
                        "It is the right answer as a text, or a list of such;")
-    check_unicode([Message("assistant", text) for text in texts])
     return texts
 
 
@@ -121,7 +119,6 @@ def text_alone(shape: Shape, given: Given) -> Format | None:
         text = as_text(values, column)
         if not text.strip():
             raise _EmptyTextError
-        check_unicode([Message("user", text)])
         return Text(text, origin, as_text(values, source, optional=True) if source else "")
 
     return Format("plain texts", Text, (column,), f"each row is a text, {named([column])}", make, one_of_each(source))

@@ -20,7 +20,7 @@ from tuneloop.data.formats.base import (
     one_of_each,
 )
 from tuneloop.data.formats.calls import tools_of
-from tuneloop.data.formats.turns import answered, read_turns
+from tuneloop.data.formats.turns import answered, read_turns, without_loss
 from tuneloop.types import Message, Origin, Preference, Rated, Rollout
 
 CHOSEN, REJECTED = ("chosen", "chosen_messages"), ("rejected", "rejected_messages")
@@ -58,7 +58,7 @@ def pairs(shape: Shape, given: Given) -> Format | None:
     def make(values: Values, origin: Origin) -> Preference:
         better, worse = answered(values.get(chosen), chosen), answered(values.get(rejected), rejected)
         return _pair(asked, asked.before(values), (better, worse), values, origin,
-                     _number(values, margin) if margin else 0.0)
+                     _number(values, margin) if margin and values.get(margin) not in (None, "") else 0.0)
 
     how = f'each row is a pair of answers, "{chosen}" better than "{rejected}"; {asked.sentence}'
     return Format("pairs of answers", Preference, (chosen, rejected), how, make, (*asked.used, *one_of_each(margin)))
@@ -79,17 +79,12 @@ def openai_pairs(shape: Shape, given: Given) -> Format | None:
         if tools_of(content.get("tools")):
             raise RowError("the row offers tools, which only chats may hold",
                            "Learn from the better answers as chats, or leave the tools out;")
-        before = answered([*_listed(content.get("messages")), {"role": "assistant", "content": ""}], asked)[0]
+        before = without_loss(read_turns(content.get("messages"), "messages"))
         said = answered(values.get(better), better), answered(values.get(worse), worse)
         return _pair(beside, before, said, values, origin, 0.0)
 
     how = f'each row is a pair of answers, "{better}" better than "{worse}", to the messages of "{asked}"'
     return Format("pairs of answers", Preference, (asked, better, worse), how, make, beside.used)
-
-
-def _listed(messages: Any) -> list[Any]:
-    read_turns(messages, "messages")
-    return list(messages)
 
 
 def _pair(asked: Asked, before: Turns, said: tuple[tuple[Turns, Message], tuple[Turns, Message]], values: Values,

@@ -27,6 +27,9 @@ from tuneloop.types import Conversation, Message, Preference, Prompt, Ranked, Ra
 Rows = Iterator[dict[str, Any]]
 Writer = Callable[[Sample, Drop], Rows]
 
+PROMPTS = ("prompt", "input")
+ANSWERS = ("chosen", "rejected", "completion")
+SEVERAL = ("completions", "ranked")
 WRITERS: dict[str, Writer] = {}
 """Every writer, by the name of its format."""
 
@@ -227,6 +230,16 @@ def _judged(prompt: Sequence[Message], answers: Sequence[str], drop: Drop) -> tu
     if prompt[-1].role not in ("user", "tool"):
         raise CannotHoldError(f"a prompt that ends with a {prompt[-1].role} message")
     return messages.asked(prompt, drop), [[_said(answer)] for answer in answers]
+
+
+def as_messages(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with messages where it had texts: other tools want all rows of a file alike."""
+    def said(value: Any, role: str) -> Any:
+        return [{"role": role, "content": value}] if isinstance(value, str) else value
+
+    return row | {column: said(row[column], "user") for column in PROMPTS if column in row} | {
+        column: said(row[column], "assistant") for column in ANSWERS if column in row} | {
+        column: [said(answer, "assistant") for answer in row[column]] for column in SEVERAL if column in row}
 
 
 def _said(answer: str) -> dict[str, str]:

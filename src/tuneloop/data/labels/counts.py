@@ -34,16 +34,16 @@ class LabelCounts:
         self.counts: Counter[str] = Counter()
         self.may_be_labels = True
 
-    def add(self, answers: Iterable[str | None]) -> None:
-        """`None` stands for a row that cannot be labelled."""
-        if not self.may_be_labels:
-            return
-        found = list(answers)
-        self.rows += len(found)
-        self.counts.update(answer for answer in found if answer is not None)
-        self.may_be_labels = len(self.counts) <= MOST_SPELLINGS
+    def add(self, answers: Iterable[str | None]) -> bool:
+        """Whether they may still be labels; None stands for a row that cannot be labelled."""
+        if self.may_be_labels:
+            found = list(answers)
+            self.rows += len(found)
+            self.counts.update(answer for answer in found if answer is not None)
+            self.may_be_labels = len(self.counts) <= MOST_SPELLINGS
         if not self.may_be_labels:
             self.counts.clear()
+        return self.may_be_labels
 
     @property
     def are_labels(self) -> bool:

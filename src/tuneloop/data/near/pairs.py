@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -13,11 +13,10 @@ import numpy as np
 from tuneloop.data.near.links import Links, components
 from tuneloop.data.near.shingles import Words, jaccard, mixed, shingles
 from tuneloop.data.near.sketches import WINDOW, Candidates, Sketches, shares
-from tuneloop.data.near.texts import Indexed, Numbers
+from tuneloop.data.near.texts import Indexed, Numbers, batches
 from tuneloop.types import Floats
 
 NEAR = 0.8                  # the Jaccard index from which texts count as nearly equal
-BATCH_TEXTS, BATCH_CHARACTERS = 2_000, 1_000_000
 REMEMBERED = 64             # texts whose shingles are kept for the next comparison
 WORTHWHILE = 0.05           # of neighbours in a crowd; where fewer are alike they share boilerplate
 
@@ -49,7 +48,7 @@ def near(texts: Indexed, threshold: float = NEAR, *, sides: Numbers | None = Non
     """
     keys = bytearray()
     sketches = Sketches(threshold)
-    for batch in _batches(texts):
+    for batch in batches(texts):
         keys += b"".join(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest() for text in batch)
         sketches.extend(batch)
     first = first_equals(np.frombuffer(keys, np.uint64), sides)
@@ -104,20 +103,6 @@ class _Found:
 
 
 _NEVER = np.uint64(2**64 - 1)       # the key of no pair
-
-
-def _batches(texts: Indexed) -> Iterator[list[str]]:
-    batch: list[str] = []
-    characters = 0
-    for number in range(len(texts)):
-        text = texts[number]
-        if batch and (len(batch) == BATCH_TEXTS or characters + len(text) > BATCH_CHARACTERS):
-            yield batch
-            batch, characters = [], 0
-        batch.append(text)
-        characters += len(text)
-    if batch:
-        yield batch
 
 
 def first_equals(keys: Words, sides: Numbers | None = None) -> Numbers:

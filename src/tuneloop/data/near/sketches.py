@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneloop.data.near.shingles import hashed, random_words
-from tuneloop.data.near.texts import Numbers
+from tuneloop.data.near.texts import Indexed, Numbers, batches
 
 PLACES = 128
 SEED = 4
@@ -61,7 +61,6 @@ class Sketches:
         agreeing = (1 + threshold) / 2          # of the bits: those of equal places, and half of the others
         self.expected = PLACES * agreeing
         self.least = self.expected - DEVIATIONS * math.sqrt(self.expected * (1 - agreeing))
-        self._factors = random_words(self.width, seed=SEED)
         self._bits = bytearray()
         self._keys = [SpooledTemporaryFile(KEYS_BYTES) for _ in range(self.bands)]     # noqa: SIM115
         self.count = 0
@@ -69,10 +68,8 @@ class Sketches:
     def extend(self, texts: Sequence[str]) -> None:
         signatures = _signatures(texts)
         self._bits += np.packbits((signatures & 1).astype(np.uint8), axis=1).tobytes()
-        banded = signatures[:, :self.bands * self.width].reshape(len(texts), self.bands, self.width)
-        keys = ((banded * self._factors).sum(axis=2, dtype=np.uint64) >> np.uint64(32)).astype(np.uint32)
-        for file, column in zip(self._keys, keys.T, strict=True):
-            file.write(column.tobytes())
+        for file, keys in zip(self._keys, _band_keys(signatures, self.width), strict=True):
+            file.write(keys.tobytes())
         self.count += len(texts)
 
     def candidates(self, among: NDArray[np.bool_]) -> Iterator[Candidates]:
@@ -99,6 +96,25 @@ class Sketches:
             file.close()
 
 
+class Index:
+    """Finds for new texts those of a fixed set that may be alike."""
+
+    def __init__(self, texts: Indexed, threshold: float) -> None:
+        self.width = band_width(threshold)
+        keys = np.concatenate([_band_keys(_signatures(batch), self.width) for batch in batches(texts)], axis=1)
+        self._order = np.argsort(keys, axis=1)
+        self._keys = np.take_along_axis(keys, self._order, axis=1)
+
+    def candidates(self, texts: Sequence[str]) -> set[tuple[int, int]]:
+        """Pairs of a new text and a known one, by number; of one text at most WINDOW in a band."""
+        found: set[tuple[int, int]] = set()
+        for keys, known, order in zip(_band_keys(_signatures(texts), self.width), self._keys, self._order, strict=True):
+            first, end = np.searchsorted(known, keys), np.searchsorted(known, keys, "right")
+            for text in np.flatnonzero(end > first).tolist():
+                found.update((text, other) for other in order[first[text]:end[text]][:WINDOW].tolist())
+        return found
+
+
 def shares(keys: NDArray[Any], among: NDArray[np.bool_] | None = None) -> Iterator[Numbers]:
     """The numbers of all keys (n,), or of those in `among` (n,), a million at a time; equal keys come together."""
     count = keys.dtype.type(1 + (len(keys) >> 20))
@@ -116,6 +132,14 @@ def _signatures(texts: Sequence[str]) -> NDArray[np.uint64]:
     words, starts = hashed(texts)
     rows = RMinHash.digest_matrix_from_flat_token_hashes(words, starts, PLACES, SEED).to_rows()
     return np.fromiter(chain.from_iterable(rows), np.uint64, len(texts) * PLACES).reshape(len(texts), PLACES)
+
+
+def _band_keys(signatures: NDArray[np.uint64], width: int) -> NDArray[np.uint32]:
+    """(bands, n) 32-bit hashes of `width` places each."""
+    bands = PLACES // width
+    banded = signatures[:, :bands * width].reshape(len(signatures), bands, width)
+    sums = (banded * random_words(width, seed=SEED)).sum(axis=2, dtype=np.uint64)
+    return (sums >> np.uint64(32)).astype(np.uint32).T
 
 
 def _neighbours(keys: NDArray[np.uint32], bits: NDArray[np.uint32]) -> Iterator[Candidates]:

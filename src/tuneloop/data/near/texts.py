@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from tempfile import SpooledTemporaryFile
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.signedinteger[Any]]
 """Which texts, counted from 0; of 32 bits where there may be millions."""
 MEMORY_BYTES = 64 << 20
+BATCH_TEXTS, BATCH_CHARACTERS = 2_000, 1_000_000
 
 
 class Indexed(Protocol):
@@ -69,3 +70,18 @@ class Some:
 
     def __getitem__(self, index: int, /) -> str:
         return self.look(self.texts[int(self.numbers[index])])
+
+
+def batches(texts: Indexed) -> Iterator[list[str]]:
+    """The texts in order, so many at a time as arrays about them are small."""
+    batch: list[str] = []
+    characters = 0
+    for number in range(len(texts)):
+        text = texts[number]
+        if batch and (len(batch) == BATCH_TEXTS or characters + len(text) > BATCH_CHARACTERS):
+            yield batch
+            batch, characters = [], 0
+        batch.append(text)
+        characters += len(text)
+    if batch:
+        yield batch

@@ -49,11 +49,10 @@ _OFFICES = re.compile(r"""(?:
 )""", re.VERBOSE | re.IGNORECASE)
 _EXAMPLE_DOMAINS = re.compile(r"(?:.*\.)?(?:example(?:-domain)?\.\w+|example|(?:your|my)?-?(?:domain|company)\.com|"
                               r"email\.com|test\.com)", re.IGNORECASE)
-
 _IN_LINK = re.compile(r"://[^\s/]{0,80}$")
 
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
-_IPV4 = re.compile(rf"(?<![A-Za-z0-9_.-])(?:{_OCTET}\.){{3}}{_OCTET}(?![A-Za-z0-9_]|\.\d|-[A-Za-z])")
+_IPV4 = re.compile(rf"(?<![A-Za-z0-9_.-])(?:{_OCTET}\.){{3}}{_OCTET}(?![A-Za-z0-9_]|\.\d|-[A-Za-z])", re.ASCII)
 _IPV6 = re.compile(r"(?<![A-Za-z0-9_:.])[0-9A-Fa-f:]{5,39}(?![A-Za-z0-9_:])")
 _HEXADECIMAL = re.compile(r":[^:]*:.*[A-Fa-f]|[A-Fa-f].*:[^:]*:|::|:\d{3}")
 _VERSION_BEFORE = re.compile(r"""(?:

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from tuneloop.data.personal.hit import Hit
 
 _WORD = r"""(?<![^\W\d_])(?:
-    d\.?o\.?b\.? | date[ _]of[ _]birth | birth[ _-]?da(?:te|y) | born(?:[ ]in[ ][A-Z]\w+)? | b\.(?=[ ]\d\d?[ ][^\W\d])
-  | geboren | geb\. | geburts(?:datum|tag) | n[ée](?:e|\(e\))? | date[ ]de[ ]naissance
-  | fecha[ ]de[ ]nacimiento | naci(?:do|da|ó) | data[ ]di[ ]nascita | nat[oa] | data[ ]de[ ]nascimento | nascid[oa]
+    d\.?o\.?b\.? | date[ _]of[ _]birth | birth[ _-]?da(?:te|y) | born(?:[ ]in[ ][A-Z]\w+)?
+  | b\.(?=[ ]\d\d?[ ][^\W\d])
+  | geboren | geb\. | geburts(?:datum|tag) | n(?:ée?|é\(e\)) | date[ ]de[ ]naissance
+  | fecha[ ]de[ ]nacimiento | naci(?:do|da|ó) | data[ ]di[ ]nascita | nat[oa](?=[ ]il)
+  | data[ ]de[ ]nascimento | nascid[oa]
   | geboortedatum | data[ ]urodzenia | urodzon[ya] | födelsedatum | дата[ ]рождения | родил(?:ся|ась)
   | 出生日期 | 出生于 | 生年月日
 )"""

@@ -16,7 +16,8 @@ _WORD = rf"""(?:(?<![a-z])(?:
     (?: tel(?:e(?:phone|fono|fone|fon|foon))?|telefon\w*|tlf|telf|τηλ|phones?|ph|mobile?|mob|cell|cellphone|fax(?:en)?
       | handy|whatsapp|viber|sms|hotline|contact|rufnummer|festnetz|mobil|mobiltelefon|tél|téléphone|portable|móvil
       | celular|cellulare|mobiel|тел|телефон\w* ){_NUMBER_WORD}
-  | call(?:ing|ed)?|ring|dial|text|reach|rufen?|anruf\w*|appele[rz]|llam[ae]\w*|chiama\w*|bel|zadzwoń|позвоните|звоните
+  | call(?:ing|ed)?|ring|dial|text(?=\ )|reach|rufen?|anruf\w*|appele[rz]|llam[ae]\w*|chiama\w*|bel|zadzwoń
+  | позвоните|звоните
   | (?:my|his|her|our|your|their|mijn|meine|mon|mi|mio|meu|min|mój|мой)\ (?:number|nummer|numéro|número|numero|\#)
   | numer
 )(?![a-z])|电话|電話|手机|手機|携帯|号码)"""
@@ -29,11 +30,10 @@ _CALLED = re.compile(rf"{_WORD}{_BRIDGE}$", re.IGNORECASE | re.VERBOSE)
 """Ends where a telephone number is to come: the word for it, and little words."""
 _NEXT = re.compile(r"^(?:[\s,;/&+]|or|and|oder|und|of|ou|y|o|e|и|или|festnetz|mobile?)+$", re.IGNORECASE)
 """What stands between one telephone number and the next."""
-_AFTER = re.compile(r"\s?[(\[,-]?\s?(?:mobile?|cell|home|office|work|fax|handy|privat|dienstlich|portable|móvil)\b",
+_AFTER = re.compile(r"\s?[(\[](?:mobile?|cell|home|office|work|fax|handy|privat|dienstlich|portable|móvil)\b",
                     re.IGNORECASE)
-_AMERICAN = re.compile(r"(?:1[-. ]?)?(?:\(\d{3}\) ?|\d{3}[-.])\d{3}[-.]\d{4}")
 _PLAIN_SHAPES = (
-    ("US", _AMERICAN),
+    ("US", re.compile(r"(?:1[-. ]?)?(?:\(\d{3}\) ?|\d{3}[-.])\d{3}[-.]\d{4}")),
     ("FR", re.compile(r"0[1-9](?:[ .]\d\d){4}")),
     ("DE", re.compile(r"01[5-7]\d[ /-]?\d{7,8}|0\d{2,4} ?/ ?\d{5,8}")),
     ("BR", re.compile(r"\(\d\d\) 9?\d{4}-\d{4}")),

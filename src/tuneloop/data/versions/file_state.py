@@ -49,10 +49,11 @@ class FileState:
         return f"{self.shown} has changed: it had {self.bytes:,} bytes, and has {size}"
 
 
-def changed_since(record: dict[str, Any]) -> list[str]:
-    """What has happened to the data files of a run since it read them: a sentence for each that changed.
+def states_of(record: dict[str, Any]) -> list[FileState]:
+    """The data files of a run as they were when it read them, by its record."""
+    return [FileState(**state) for state in record.get("data", {}).get("files", [])]
 
-    `record` is the run's record; runs of before files were recorded say nothing.
-    """
-    known = (FileState(**state) for state in record.get("data", {}).get("files", []))
-    return [change for state in known if (change := state.change())]
+
+def changed_since(record: dict[str, Any]) -> list[str]:
+    """What has happened to the data files of a run since it read them: a sentence for each that changed."""
+    return [change for state in states_of(record) if (change := state.change())]

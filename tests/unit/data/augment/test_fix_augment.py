@@ -9,7 +9,7 @@ import pytest
 from augment_rows import Model, loaded
 
 from tuneloop.data.augment import parse
-from tuneloop.data.augment.apart import AUGMENTED_FROM
+from tuneloop.data.augment.apart import AUGMENTED_FROM, digest_of
 from tuneloop.data.augment.asked import leaves
 from tuneloop.data.fix import apply_all, parse_words
 from tuneloop.data.fixes.augment import Fix
@@ -44,7 +44,7 @@ def test_in_every_format_the_question_changes_and_nothing_else(values: dict[str,
     assert original is items[0]
     assert json.dumps(values) == before
     assert (made.made_by, made.origin) == ("augment", original.origin)
-    assert made.values[AUGMENTED_FROM] == original.origin.row
+    assert made.values[AUGMENTED_FROM] == digest_of(values)
     assert made.sample == tools.again(made.values, made.origin)
     assert answers(made.sample) == answers(original.sample)
     assert made.sample.prompt[-1].content != original.sample.prompt[-1].content
@@ -85,7 +85,7 @@ def test_made_up_rows_are_no_parents() -> None:
     once = Fix().apply(items, tools).items
     twice = Fix(seed=1).apply(once, tools).items
     assert [item.made_by for item in twice] == ["", "augment", "augment"]
-    assert {item.values.get(AUGMENTED_FROM) for item in twice} == {None, items[0].origin.row}
+    assert {item.values.get(AUGMENTED_FROM) for item in twice} == {None, digest_of(items[0].values)}
 
 
 def test_rows_that_ask_nothing_are_told() -> None:

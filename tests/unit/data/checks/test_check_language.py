@@ -21,7 +21,8 @@ GERMAN = "Der schnelle braune Fuchs springt über den faulen Hund, während niem
     ("El rápido zorro marrón salta sobre el perro perezoso mientras nadie los está mirando.", "es"),
     ("Быстрая коричневая лиса прыгает через ленивую собаку, пока никто не смотрит.", "ru"),
     ("作为一个人工智能，我可以帮助你翻译这个句子。", "zh"), ("找出给定方程的二阶导数并解释", "zh"),
-    ("これは日本語で書かれた文章です。とても短いです。", "ja"), ("이것은 한국어로 쓰인 문장입니다. 아주 짧습니다.", "ko"),
+    ("これは日本語で書かれた文章です。とても短いです。", "ja"),
+    ("이것은 한국어로 쓰인 문장입니다. 아주 짧습니다.", "ko"),
     ("short", None), ("def f(x):\n    return x * 2  # the only thing that this function does", None),
     ("https://example.org/a/long/link/without/any/words/that/could/be/read/by/anyone", None)])
 def test_languages(text: str, code: str | None) -> None:

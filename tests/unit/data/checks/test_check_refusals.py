@@ -12,15 +12,19 @@ from tuneloop.data.checks.refusals import Check
 from tuneloop.types import Message, Preference, Rated
 
 REFUSALS = [
-    "I'm sorry, but I can't assist with that.", "Sorry, but I cannot help you.", "I cannot provide instructions on that.",
+    "I'm sorry, but I can't assist with that.", "Sorry, but I cannot help you.",
+    "I cannot provide instructions on that.",
     "I am unable to do so.", "I won't write that.", "I apologize, but I will not answer this.",
     "I don't think it's appropriate to say that.", "It is not ethical to spread this.", "I must decline.",
-    "Es tut mir leid, aber das kann ich nicht.", "Dabei kann ich leider nicht helfen.", "Je suis désolé, mais c'est non.",
+    "Es tut mir leid, aber das kann ich nicht.", "Dabei kann ich leider nicht helfen.",
+    "Je suis désolé, mais c'est non.",
     "Lo siento, pero no puedo ayudar.", "Mi dispiace, ma non posso.", "Desculpe, mas não posso.",
-    "Извините, но я не могу помочь.", "抱歉，我无法回答您的问题。", "对不起，我不能这样做。", "申し訳ありませんが、できません。"]
+    "Извините, но я не могу помочь.", "抱歉，我无法回答您的问题。",
+    "对不起，我不能这样做。", "申し訳ありませんが、できません。"]
 ANSWERS = [
     "You can kill a process with `kill`.", "I can help with that.", "He said he was sorry to be late.", "Nein.",
-    "It is not far from here.", "I can see why. You cannot park there, though.", "The cat can't swim.", "Sure! Here it is."]
+    "It is not far from here.", "I can see why. You cannot park there, though.", "The cat can't swim.",
+    "Sure! Here it is."]
 
 
 @pytest.mark.parametrize("answer", REFUSALS)
@@ -36,7 +40,8 @@ def test_answers(answer: str) -> None:
 @pytest.mark.parametrize("answer", [
     "As an AI language model, I see.", "as of my last knowledge update in 2023", "I am a large language model.",
     "I was trained by OpenAI.", "I don't have personal opinions.", "Als KI-Sprachmodell weiß ich", "En tant qu'IA, je",
-    "Como modelo de lenguaje, no", "Come modello linguistico", "Как языковая модель, я", "作为一个人工智能，我", "AIとして"])
+    "Como modelo de lenguaje, no", "Come modello linguistico", "Как языковая модель, я",
+    "作为一个人工智能，我", "AIとして"])
 def test_boilerplate(answer: str) -> None:
     assert boilerplate(answer)
 

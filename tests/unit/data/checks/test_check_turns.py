@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from checked_rows import assistant, chat, found, lines, qa, texts, user
+from checked_rows import assistant, at, chat, found, lines, qa, texts, user
 
 from tuneloop.data.checks.turns import Check
-from tuneloop.types import Message, Sample, ToolCall
+from tuneloop.types import Message, Prompt, Sample, ToolCall
 
 SYSTEM = Message("system", "Be kind.")
 CALL, RESULT = ToolCall("add", "{}"), Message("tool", "3")
@@ -32,7 +32,8 @@ def test_odd_orders(row: Sample, kind: str, example: str) -> None:
 @pytest.mark.parametrize("row", [
     qa("Q", "A"), chat(SYSTEM, user("Q"), assistant("A"), user("And?"), assistant("B")),
     chat(user("Q"), assistant("", CALL), assistant("", CALL), RESULT, RESULT, assistant("A")),
-    chat(user("Q"), assistant("", CALL), RESULT, assistant("A")), texts("Assistant: a\nUser: b")[0]])
+    chat(user("Q"), assistant("", CALL), RESULT, assistant("A")), texts("Assistant: a\nUser: b")[0],
+    Prompt((user("Q"),), (), at(1))])
 def test_good_orders(row: Sample) -> None:
     assert found(Check(), [row]) == {}
 

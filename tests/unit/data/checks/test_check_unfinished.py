@@ -27,7 +27,8 @@ def test_unfinished_answers(answer: str, kind: str) -> None:
 
 @pytest.mark.parametrize("answer", [
     "In Jinja, {{ name }} is a template's variable.", "Use ${{ github.token }} there.", "```\n{{x}}\n```",
-    "const [name, setName] = useState()", "[Your profile](https://x.org) is here.", "```\na\n```", LONG + "\n- one\n- two",
+    "const [name, setName] = useState()", "[Your profile](https://x.org) is here.", "```\na\n```",
+    LONG + "\n- one\n- two",
     LONG + "\n\nYours, Anna", LONG + "See https://example.org/a/very/long/link/that/does/not/end/in/a/full/stop/at/all"])
 def test_finished_answers(answer: str) -> None:
     assert found(Check(), answers(*[LONG.strip()] * 20, answer)) == {}

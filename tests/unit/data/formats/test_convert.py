@@ -270,6 +270,28 @@ def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path, sample: Sa
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("to", "samples"), [
+    ("preference", [PAIR, LONG_PAIR]), ("kto", [Rated((Q,), "A", True, HERE), Rated((S, Q), "A", False, HERE)]),
+    ("ranked", [Ranked((S, Q), ("A", "B"), HERE), Ranked((Q,), ("A", "B"), HERE)]),
+    ("rollouts", [Rollout((S, Q), ("A", "B"), (0.0, 1.0), HERE), Rollout((Q,), ("A",), (0.0,), HERE)]),
+    ("eval", [Prompt((S, Q), ("A",), HERE), Prompt((Q,), ("A",), HERE)]),
+])
+def test_all_rows_of_a_file_are_alike(tmp_path: Path, to: str, samples: list[Sample]) -> None:
+    """Messages in all of them where some need messages; so that Parquet holds them, too."""
+    convert_rows(samples, tmp_path / "rows.parquet", to)
+    convert_rows(samples, tmp_path / "rows.jsonl", to)
+    read = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert {type(row.get("prompt", row.get("input"))) for row in read} == {list}
+    assert [made(row) for row in read] == samples
+    assert [made(row) for row in pyarrow.parquet.read_table(tmp_path / "rows.parquet").to_pylist()] == samples
+
+
+def test_nothing_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No row is left"):
+        convert_rows([Rated((Q,), "A", False, HERE)], tmp_path / "rows.jsonl", "chat", Counter())
+    assert not list(tmp_path.iterdir())
+
+
 def test_parquet_has_one_type_in_a_column(tmp_path: Path) -> None:
     mixed = [SHOWING, Conversation((Q, A), HERE)]
     with pytest.raises(UserError, match="different types in one column"):

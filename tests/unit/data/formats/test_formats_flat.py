@@ -99,5 +99,18 @@ def test_what_is_wrong_with_a_text() -> None:
     assert '"text" holds a list' in flaw({"text": ["T"]})
 
 
+@pytest.mark.parametrize("row", [
+    {"prompt": "Q", "completion": "\ud800"}, {"prompt": "Q", "completion": "A", "system": "\ud800"},
+    {"input": "Q", "ideal": "\ud800"}, {"text": "T", "source": "\ud800"}, {"prompt": "Q", "ranked": ["A", "\ud800"]},
+    {"prompt": "Q", "chosen": "A", "rejected": "\ud800"}, {"prompt": "Q", "completion": "\ud800", "label": True},
+    {"messages": [USER, ASSISTANT], "tools": [{"name": "\ud800"}]},
+    {"messages": [USER, {"role": "tool", "content": "", "name": "\ud800"}, ASSISTANT]},
+    {"messages": [USER, {"role": "assistant", "function_call": {"name": "\ud800", "arguments": "{}"}}]},
+    {"prompt": "Q", "completion": "A", "image": "https://\ud800"},
+])
+def test_half_a_character_is_found_wherever_it_is(row: dict[str, Any]) -> None:
+    assert "half of a surrogate pair" in flaw(row)
+
+
 def test_a_template_makes_prompts_of_any_column() -> None:
     assert made({"Behavior": "Q"}, prompt="Do this: {Behavior}") == Prompt((Message("user", "Do this: Q"),), (), ORIGIN)

@@ -59,7 +59,7 @@ def test_any_row_is_a_sample_or_told(head: list[dict[str, Any]], late: dict[str,
 
 
 @pytest.mark.slow
-@settings(max_examples=10_000, deadline=None)
+@settings(max_examples=4_000, deadline=None)
 @given(heads, rows)
 def test_any_sample_is_written_or_refused(head: list[dict[str, Any]], late: dict[str, Any]) -> None:
     for sample in look(head, late):

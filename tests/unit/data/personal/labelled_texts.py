@@ -371,6 +371,7 @@ LOOKALIKES = [
     "He scored 100 (98, 12x4, 3x6)", "M 8.1 quake at 04:12:33 UTC", "page@chapter", "meet @ 5pm", "email@",
     "Twitter: @jane_doe99", "cost: 4x@2.50", "foo@v1.2.com3", "https://medium.com/@writer/post-123456789012",
     "bank: sort 20-00-00 acct 55779911", "BIC DEUTDEFF500", "VAT DE123456789", "USt-IdNr. ATU12345678",
-    "HRB 123456 B", "9 876 543 210", "1 (one), 2 (two), 3 (three)", "born free 2020", "birthday in 12 days",
+    "HRB 123456 B", "9 876 543 210", "1 (one), 2 (two), 3 (three)", "born free 2020",
+    "NATO, 4 April 1949", "ne 12/03/2020", "12345678 mobile users", "text: 12345678", "birthday in 12 days",
     "date of birth: unknown 12/12",
 ]

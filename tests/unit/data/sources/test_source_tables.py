@@ -15,7 +15,7 @@ import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from source_files import FORMATS, ROWS, as_arrow, as_csv, as_excel, as_parquet, refused, table, values, write
+from source_files import FORMATS, ROWS, as_arrow, as_excel, as_parquet, refused, table, values, write
 
 from tuneloop.data import files
 from tuneloop.data.sources import _batches, parquet
