@@ -156,6 +156,7 @@ def doctor(as_json: AsJson = False) -> None:
 # ── Data ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 app.command(rich_help_panel=DATA)(cli_data.check)
+app.command(rich_help_panel=DATA)(cli_data.convert)
 app.add_typer(cli_versions.data, name="data", rich_help_panel=DATA)
 
 

@@ -62,6 +62,28 @@ def check(words: Annotated[list[str] | None, WHAT] = None,
     raise typer.Exit(EXIT_CODES[examined.verdict])
 
 
+def convert(source: Annotated[str, typer.Argument(help="a file, a folder, or another source of rows")],
+            out: Annotated[Path, typer.Argument(help=".jsonl, .json, .csv or .parquet; it must not exist")],
+            to: Annotated[str, typer.Option(help="chat, alpaca, sharegpt, prompt-completion, text, preference, "
+                                                 "openai-preference, kto, ranked, rollouts, gemini, eval")],
+            lossy: Annotated[bool, typer.Option("--lossy", help="leave out what cannot be read, and what the "
+                                                                "format cannot hold; say what that was")] = False,
+            prompt: Annotated[str | None, typer.Option(help="a template over plain columns, as in a recipe")] = None,
+            answer: Annotated[str | None, typer.Option(help="the same for the answer")] = None) -> None:
+    """Rows of any format as rows of another that can hold them."""
+    from tuneloop.data.convert import convert_rows
+    from tuneloop.data.examine import Reading, samples_of
+
+    if out.exists():
+        raise UserError(f"{out} exists already.", fix="choose another name, or remove it first")
+    losses = Counter[str]() if lossy else None
+    samples = samples_of(source, Reading(Path.cwd(), prompt=prompt, answer=answer), unread=losses)
+    rows = convert_rows(samples, out, to, losses)
+    console.print(f"{escape(str(out))} holds {rows:,} {to} rows.")
+    for what, count in (losses or {}).items():
+        console.print(f"[yellow]left out[/] of {count:,} rows: {escape(what)}", soft_wrap=True)
+
+
 def _recipe_around(words: list[str], named: list[str]) -> Recipe:
     """A recipe with nothing but the file, so that overrides such as data.prompt mean what they mean in recipes."""
     import yaml

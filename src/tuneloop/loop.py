@@ -32,7 +32,7 @@ from tuneloop.plan.make import Plan
 from tuneloop.recipe import Recipe
 from tuneloop.record import RunFolder, environment, find_runs, write_atomic
 from tuneloop.training.watch import Silent, Watcher
-from tuneloop.types import Answers, Group, Rated, Rendered, Sample
+from tuneloop.types import Answers, Conversation, Group, Rated, Rendered, Sample
 
 if TYPE_CHECKING:
     from tuneloop.session import Session
@@ -83,6 +83,13 @@ class Prepared:
     def test_tokens(self) -> list[Rendered]:
         tokens = self.rows.tokens["test"]
         return [tokens[i] for i in self.tested]
+
+    @property
+    def references(self) -> list[str]:
+        """What the test rows answer; where that is a call, the text that the chat template makes of it."""
+        return [self.tokenizer.decode(tokens.last_answer.tolist(), special=False).strip()
+                if isinstance(row, Conversation) and row.messages[-1].calls else row.answer
+                for row, tokens in zip(self.test, self.test_tokens, strict=True)]
 
     @property
     def test_groups(self) -> list[Group]:
@@ -182,7 +189,8 @@ def _refuse_changes(known: dict[str, Any], now: dict[str, Any], folder: RunFolde
         raise UserError(f"The recipe of {folder.path} has changed since the run began; its goal was declared then.",
                         fix="start a new run with the new recipe")
     before, after = ([record["data"][key] for key in ("hashes", "order")] for record in (known, now))
-    unless_same(before, after, "The data has", "; ".join(["put the old rows back, in their old order", *changed_since(known)]))
+    told = ["put the old rows back, in their old order", *changed_since(known)]
+    unless_same(before, after, "The data has", "; ".join(told))
     unless_same(known["objective"].get("sha256"), now["objective"].get("sha256"), "The file of the objective has",
                 "put the old file back")
     unless_same(known["objective"], now["objective"], "The options that tuneloop knows of the objective have",
@@ -233,10 +241,11 @@ def _certify(ready: Prepared, folder: RunFolder, models: list[Answers]) -> dict[
     recipe, test = ready.recipe, ready.test
     record = folder.update_record()
     hashes = ready.rows.hashes
-    rows = [{"row": i, "origin": asdict(row.origin), "prompt": row.prompt[-1].content, "reference": row.answer,
+    references = ready.references
+    rows = [{"row": i, "origin": asdict(row.origin), "prompt": row.prompt[-1].content, "reference": references[i],
              "answers": {m.name: m.texts[i] for m in models}} for i, row in enumerate(test)]
     certificate = certify(
-        recipe.goal, ready.rows.task, [row.answer for row in test], models, resamples=recipe.evaluation.resamples,
+        recipe.goal, ready.rows.task, references, models, resamples=recipe.evaluation.resamples,
         seed=recipe.seed, used_before=_used_before(folder, rows),
         context={"run": folder.path.name, "base": record["base"], "data": hashes, "seed": recipe.seed,
                  "environment": record["environment"]})

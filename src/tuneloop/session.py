@@ -20,7 +20,7 @@ from tuneloop.record import RunFolder, read_json, write_json
 from tuneloop.training.checkpoint import newest_step, publish, trainable
 from tuneloop.training.loop import Settings, fit
 from tuneloop.training.watch import Watcher
-from tuneloop.types import Answers, Sampling
+from tuneloop.types import Answers, Sampling, tools_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -127,7 +127,7 @@ class Session:
         if not chosen or "scores" in self.ready.recipe.objective.needs:
             return
         completions = generate(self.model.model, self.ready.tokenizer, [row.prompt for row in chosen],
-                               Sampling(max_new_tokens=64))
+                               Sampling(max_new_tokens=64), tools=[tools_of(row) for row in chosen])
         for row, completion in zip(chosen, completions, strict=True):
             entry = {"step": step, "prompt": row.prompt[-1].content, "reference": row.answer, "answer": completion.text,
                      "origin": asdict(row.origin)}

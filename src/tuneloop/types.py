@@ -193,6 +193,11 @@ Sample = Learnt | Ranked | Prompt | Text
 """What a row may be."""
 
 
+def tools_of(sample: Sample) -> tuple[str, ...]:
+    """The JSON text of each function that a model may call when it answers."""
+    return sample.tools if isinstance(sample, Conversation) else ()
+
+
 @dataclass(frozen=True, slots=True)
 class Rendered:
     """A sample as tokens. `weights[i]` is the loss weight of `ids[i]` as a target; 0 marks the prompt.
@@ -208,6 +213,12 @@ class Rendered:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def last_answer(self) -> Ints:
+        """The ids after the last one that carries no loss."""
+        prompt = np.flatnonzero(self.weights == 0)
+        return self.ids[int(prompt[-1]) + 1:] if len(prompt) else self.ids
 
     @property
     def supervised(self) -> int:

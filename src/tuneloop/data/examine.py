@@ -5,15 +5,18 @@ Rows stream through in chunks, so that what does not fit into memory can be look
 
 from __future__ import annotations
 
+import shlex
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from tuneloop.catalog import Catalog
 from tuneloop.data.checks.base import Check, Chunk
+from tuneloop.data.files import folder_of
 from tuneloop.data.findings import SEVERITIES, Finding, Places, Verdict, verdict
 from tuneloop.data.flaws import RowError
 from tuneloop.data.formats.base import DroppableError
@@ -21,8 +24,8 @@ from tuneloop.data.read import Row, Table, open_source
 from tuneloop.data.recognise import Mapped, choose
 from tuneloop.data.report import FileReport
 from tuneloop.data.sources.base import Source
-from tuneloop.errors import UserError
-from tuneloop.types import Origin
+from tuneloop.errors import UserError, raise_all
+from tuneloop.types import Origin, Sample
 
 CHECKS = Catalog("check", "tuneloop.data.checks", "Check")
 HEAD_ROWS = 5_000           # decide how rows are read, and are looked at first
@@ -110,11 +113,33 @@ def examine(inputs: Sequence[Input], reading: Reading, *, names: Sequence[str] |
                     time.perf_counter() - began)
 
 
+def samples_of(name: str, reading: Reading, unread: Counter[str] | None = None) -> Iterator[Sample]:
+    """Every sample of a source, in order.
+
+    Rows that cannot be read are counted in `unread` by what is wrong with them. Without it they are a UserError after
+    the last row.
+    """
+    troubles = _Troubles()
+    for chunk in _Read(Input("train", name), reading, troubles).chunks():
+        yield from chunk.samples
+    if unread is None:
+        raise_all([UserError(f"{finding}.", fix=finding.fix) for finding in troubles.findings()])
+    else:
+        raise_all([UserError(f"{finding}.", fix=finding.fix) for finding in troubles.unreadable])
+        unread.update({what: len(places) for (what, _, _), places in troubles.flaws.items()})
+
+
 def _found(checks: Mapping[str, Check], chunks: Iterable[Chunk]) -> list[Finding]:
     for chunk in chunks:
         for check in checks.values():
             check.see(chunk)
-    return sorted((finding for check in checks.values() for finding in check.findings()), key=_rank)
+    return sorted((_with_file(finding) for check in checks.values() for finding in check.findings()), key=_rank)
+
+
+def _with_file(finding: Finding) -> Finding:
+    """A fix that can be typed: with the name of the file for the word FILE."""
+    file = next(iter(finding.places.files), None)
+    return replace(finding, fix=finding.fix.replace(" FILE ", f" {shlex.quote(file)} ")) if file else finding
 
 
 def _rank(finding: Finding) -> tuple[int, int]:
@@ -182,7 +207,8 @@ class _Read:
         columns = list(dict.fromkeys(chain.from_iterable(row.values for row in head)))
         table = Table(self.source.shown, self.source.kind, head, columns, self.source.notes)
         return choose(table, None if plain else reading.kind, prompt=None if plain else reading.prompt,
-                      answer=None if plain else reading.answer, system=None if plain else reading.system)
+                      answer=None if plain else reading.answer, system=None if plain else reading.system,
+                      folder=folder_of(self.given.name, reading.root))
 
     def _chunk(self, rows: list[Row]) -> Chunk:
         assert self.source is not None

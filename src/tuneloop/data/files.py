@@ -40,6 +40,12 @@ def located(name: str, root: Path) -> tuple[Path, str]:
     return _path(file, root), part.strip()
 
 
+def folder_of(name: str, root: Path) -> Path | None:
+    """The folder that must hold the images and sounds that rows name: the file's own; None for what is no file."""
+    path, _ = located(name, root)
+    return path.parent if path.is_file() else path if path.is_dir() else None
+
+
 def _path(name: str, root: Path) -> Path:
     try:
         return root / Path(name).expanduser()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tuneloop.data.files import located
+from tuneloop.data.files import folder_of, located
 from tuneloop.data.fix import Step, apply_all
 from tuneloop.data.fixes.base import Fix, Item, Tools
 from tuneloop.data.flaws import RowError, flaw_errors
@@ -54,12 +54,13 @@ def load(name: str, root: Path, shown: str, wanted: Wanted, fixes: Sequence[Fix]
     """Everything that a source holds. Raises UserError with every problem of it at once."""
     table = read_table(name, root, shown)
     path, _ = located(name, root)
-    return replace(made_of(table, wanted, fixes), files=[FileState.of(path, table.file)] if path.is_file() else [])
+    return replace(made_of(table, wanted, fixes, folder_of(name, root)), files=[FileState.of(path, table.file)] if path.is_file() else [])
 
 
-def made_of(table: Table, wanted: Wanted, fixes: Sequence[Fix] = ()) -> Loaded:
+def made_of(table: Table, wanted: Wanted, fixes: Sequence[Fix] = (), folder: Path | None = None) -> Loaded:
     """The same of rows in memory."""
-    mapped = choose(table, wanted.kind, prompt=wanted.prompt, answer=wanted.answer, system=wanted.system)
+    mapped = choose(table, wanted.kind, prompt=wanted.prompt, answer=wanted.answer, system=wanted.system,
+                    folder=folder)
     items: list[Item] = []
     dropped: list[Origin] = []
     flaws: list[tuple[Origin, RowError]] = []

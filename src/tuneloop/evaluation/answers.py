@@ -12,7 +12,7 @@ from tuneloop.data.render import RenderProblem, render
 from tuneloop.inference.generate import generate
 from tuneloop.inference.score import rewards, score
 from tuneloop.models.tokenizer import ChatTokenizer
-from tuneloop.types import Answers, Conversation, Group, Ints, Message, Preference, Rendered, Sample, Sampling
+from tuneloop.types import Answers, Conversation, Group, Ints, Message, Preference, Rendered, Sample, Sampling, tools_of
 
 Progress = Callable[[int], None]
 
@@ -26,7 +26,7 @@ def choose_labels(name: str, model: ForestModel, rows: Sequence[Rendered], refer
     right word is not marked wrong for it.
     """
     endings = [_label_ids(label, tokenizer) for label in labels]
-    prompts = [row.ids[:len(row) - _answer_length(row)] for row in rows]
+    prompts = [row.ids[:len(row) - len(row.last_answer)] for row in rows]
     samples = [_choice(prompt, ending) for prompt in prompts for ending in endings]
     groups = [row for row in range(len(rows)) for _ in labels]
     scored = score(model, samples, token_budget=token_budget, share=share, groups=groups,
@@ -43,7 +43,8 @@ def write_answers(name: str, model: ForestModel, rows: Sequence[Rendered], sampl
                   tokenizer: ChatTokenizer, sampling: Sampling, *, token_budget: int, share: bool,
                   progress: Progress | None = None) -> Answers:
     """A generated answer to each prompt, and how likely the reference was."""
-    completions = generate(model.model, tokenizer, [sample.prompt for sample in samples], sampling, progress=progress)
+    completions = generate(model.model, tokenizer, [sample.prompt for sample in samples], sampling,
+                           tools=[tools_of(sample) for sample in samples], progress=progress)
     last = [_last_answer_alone(row) for row in rows]
     scored = score(model, last, token_budget=token_budget, share=share)
     return Answers(name, [c.text for c in completions], nll=(-scored.total).tolist(),
@@ -85,18 +86,12 @@ def _label_ids(label: str, tokenizer: ChatTokenizer) -> Ints:
     rendered = render([probe], tokenizer)[0]
     if isinstance(rendered, RenderProblem):
         raise RuntimeError(f"the label {label!r} cannot be rendered: {rendered.message}")
-    return rendered.ids[len(rendered) - _answer_length(rendered):]
-
-
-def _answer_length(row: Rendered) -> int:
-    """Tokens of the last answer: the run of supervised tokens that ends the row."""
-    prompt = np.flatnonzero(row.weights == 0)
-    return len(row) - (int(prompt[-1]) + 1 if len(prompt) else 0)
+    return rendered.last_answer
 
 
 def _last_answer_alone(row: Rendered) -> Rendered:
     weights = np.zeros_like(row.weights)
-    weights[len(row) - _answer_length(row):] = 1
+    weights[len(row) - len(row.last_answer):] = 1
     return Rendered(row.ids, weights, row.origin)
 
 

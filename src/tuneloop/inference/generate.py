@@ -16,9 +16,14 @@ BATCH = 16
 
 @torch.no_grad()
 def generate(model: Any, tokenizer: ChatTokenizer, prompts: Sequence[Sequence[Message]], sampling: Sampling, *,
+             tools: Sequence[Sequence[str]] = (),
              progress: Callable[[int], None] | None = None) -> list[Completion]:
-    """One completion per prompt, in order. Prompts of similar length are answered together, padded on the left."""
-    encoded = tokenizer.encode([tokenizer.prompt_text(p) for p in prompts])
+    """One completion per prompt, in order. Prompts of similar length are answered together, padded on the left.
+
+    `tools` has for each prompt the JSON texts of the functions it offers; none for no prompt unless given.
+    """
+    offered = tools or [()] * len(prompts)
+    encoded = tokenizer.encode([tokenizer.prompt_text(p, t) for p, t in zip(prompts, offered, strict=True)])
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
     done: dict[int, Completion] = {}
     was_training = model.training

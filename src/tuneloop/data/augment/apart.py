@@ -27,17 +27,21 @@ def digest_of(values: Mapping[str, Any]) -> str:
     return Row(0, told).digest
 
 
+def is_made_up(item: Item) -> bool:
+    """Whether a fix thought the row up, in this run or before its file was written."""
+    return bool(item.made_by or item.values.get(AUGMENTED_FROM))
+
+
 def apart(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
     """The original rows, and the made-up ones, whose origin is that of the row they were made from.
 
     A made-up row whose original is not among them keeps an origin of its own, which nothing original has.
     """
-    is_made = [bool(item.made_by or item.values.get(AUGMENTED_FROM)) for item in items]
-    originals = [item for item, made in zip(items, is_made, strict=True) if not made]
+    originals = [item for item in items if not is_made_up(item)]
     named = {digest_of(item.values): item.origin for item in originals}
     return originals, [item if item.made_by else replace(
         item, made_by=MADE_BY, origin=named.get(str(item.values[AUGMENTED_FROM]), item.origin))
-        for item, made in zip(items, is_made, strict=True) if made]
+        for item in items if is_made_up(item)]
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,11 @@ def typos(text: str, rate: float, rng: Random, keep: Sequence[str] = ()) -> str:
 
 
 def deletion(text: str, rate: float, rng: Random, keep: Sequence[str] = ()) -> str:
-    """Words left out, never a negation."""
+    """Words left out, never a negation and never the whole text."""
     gone = "\0"
     marked = _change_some(text, rate, rng, keep, lambda word: word.lower() not in NEGATIONS, lambda word: gone)
-    return marked.replace(gone + " ", "").replace(" " + gone, "").replace(gone, "")
+    left = marked.replace(gone + " ", "").replace(" " + gone, "").replace(gone, "")
+    return left if any(map(str.isalnum, left)) else text
 
 
 def casing(text: str, rate: float, rng: Random, keep: Sequence[str] = ()) -> str:

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-_LISTED = re.compile(r"^\s*(?:[-*•]|\d{1,3}[.):])\s+(.*\S)", re.MULTILINE)
+_LISTED = re.compile(r"^[ \t]*(?:[-*•]|\d{1,3}[.):])\s+(.*\S)", re.MULTILINE)
 
 
 def objects(text: str, *keys: str) -> list[dict[str, str]]:

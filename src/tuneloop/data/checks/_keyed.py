@@ -52,10 +52,9 @@ class KeyedRows:
         """The records that are kept, in the order in which they came."""
         return np.concatenate(self._parts) if self._parts else np.empty(0, self.dtype)
 
-    @property
-    def told(self) -> str:
+    def told(self, things: str) -> str:
         """Of which rows this speaks, where not of all: ` among 1 in 4 prompts`."""
-        return f" among 1 in {2 ** self.halvings:,} prompts" if self.halvings else ""
+        return f" among 1 in {2 ** self.halvings:,} {things}" if self.halvings else ""
 
     def places(self, rows: NDArray[Any]) -> Places:
         names = list(self._files)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -10,10 +10,10 @@ from tuneloop.data.checks import base
 from tuneloop.data.checks._tally import excerpt, rows_that
 from tuneloop.data.checks.base import Chunk
 from tuneloop.data.findings import Finding, Places
-from tuneloop.data.near.fingerprints import EvaluationSet, Finder, load, prints_of
+from tuneloop.data.near.fingerprints import RUN, EvaluationSet, Finder, Prints, load, prints_of
+from tuneloop.data.near.grams import words_of
 from tuneloop.data.near.pairs import NEAR
-from tuneloop.data.near.rows import frames_of, pieces, subject, written
-from tuneloop.data.near.shingles import jaccard, shingles
+from tuneloop.data.near.rows import frames_of, likeness, pieces, subject, written
 from tuneloop.data.near.sketches import Index
 from tuneloop.types import Origin, Sample
 
@@ -71,13 +71,11 @@ class _Held:
             self.examples.append(f'{origin} {how}: "{excerpt(text)}"')
 
     def finding(self) -> Finding:
-        what = rows_that(self.rows, f"hold questions of {self.of.title} ({len(self.questions):,} of its "
-                         f"{self.of.rows:,})")
+        what = rows_that(self.rows, f"repeat {len(self.questions):,} of the {self.of.rows:,} rows of {self.of.title}")
         if self.origins is None:
-            return Finding("contamination", "note", what,
-                           f"trained on them, a score on {self.of.title} proves nothing; to leave them out: tuneloop data"
-                           f" fix {next(iter(self.rows)).file} drop checks=contamination kinds={self.of.name}",
-                           self.rows, self.examples, self.of.name)
+            return Finding("contamination", "note", what, f"if a score on {self.of.title} matters to you, leave them "
+                           f"out: tuneloop data fix {next(iter(self.rows)).file} drop checks=contamination "
+                           f"kinds={self.of.name}", self.rows, self.examples, self.of.name)
         return Finding("contamination", "fix", what, "take them out of train, or judge by other questions: a score on "
                        "questions that a model has seen proves nothing", self.rows, self.examples, self.of.name)
 
@@ -93,33 +91,40 @@ class _Search:
         well_known = load()
         self.held = [_Held(EvaluationSet(name, name, len(questions)), [question.origin for question in questions])
                      for name, questions in given.items()] + [_Held(one, None) for one, _ in well_known]
-        self.finder = Finder([prints_of(texts, shared_by=max(1, min(SHARED_BY, len(texts) // 10))) for texts in rows]
-                             + [prints for _, prints in well_known])
-        self.subjects = [(which, number, subject(text)) for which, texts in enumerate(rows)
-                         for number, text in enumerate(texts)]
-        self.index = Index([text for _, _, text in self.subjects], NEAR) if self.subjects else None
+        self.finder = Finder([*map(_prints, rows), *(prints for _, prints in well_known)])
+        self.known = [(which, number, subject(row)) for which, some in enumerate(rows)
+                      for number, row in enumerate(some)]
+        self.index = Index([text for _, _, text in self.known], NEAR) if self.known else None
 
     def look_at(self, chunk: Chunk) -> None:
         hits = self.finder.hits(chunk.texts)
-        found = {(text, which): (question, 0.0) for text, which, question in
-                 zip(hits.texts.tolist(), hits.sets.tolist(), hits.rows.tolist(), strict=True)}
-        for which, question in zip(hits.sets.tolist(), hits.rows.tolist(), strict=True):
+        matches = [*((text, which, question, 0.0) for text, which, question in
+                     zip(hits.texts.tolist(), hits.sets.tolist(), hits.rows.tolist(), strict=True)),
+                   *self._nearly(chunk)]
+        first: dict[tuple[int, int], tuple[int, float]] = {}
+        for text, which, question, alike in matches:
             self.held[which].questions.add(question)
-        for text, (which, question, alike) in self._nearly(chunk).items():
-            self.held[which].questions.add(question)
-            found.setdefault((text, which), (question, alike))
-        for (text, which), (question, alike) in sorted(found.items()):
+            first.setdefault((text, which), (question, alike))
+        for (text, which), (question, alike) in sorted(first.items()):
             self.held[which].add(chunk.origins[text], question, alike, chunk.texts[text])
 
-    def _nearly(self, chunk: Chunk) -> dict[int, tuple[int, int, float]]:
-        """For each training row that asks nearly what a question asks, the set, the question, and how alike they are."""
+    def _nearly(self, chunk: Chunk) -> Iterator[tuple[int, int, int, float]]:
+        """Training row, set, question and how alike they are, where a row asks nearly what a question of a given set
+        asks.
+        """
         if self.index is None:
-            return {}
+            return
         asked = [subject(written(sample, self.frames)) for sample in chunk.samples]
-        nearly = {}
-        for text, known in sorted(self.index.candidates(asked)):
-            which, question, other = self.subjects[known]
-            alike = min(jaccard(shingles(a), shingles(b)) for a, b in zip(pieces(asked[text]), pieces(other), strict=True))
+        for text, number in sorted(self.index.candidates(asked)):
+            which, question, known = self.known[number]
+            alike = likeness(asked[text], known)
             if alike >= NEAR:
-                nearly[text] = which, question, alike
-        return nearly
+                yield text, which, question, alike
+
+
+def _prints(rows: Sequence[str]) -> Prints:
+    """Of the questions of a given set, and of answers that are long enough to be found."""
+    asked = [subject(row).split("\n")[0] for row in rows]
+    said = [answer if len(words_of(answer).split()) >= RUN else "" for _, answer, _ in map(pieces, rows)]
+    prints = prints_of([*asked, *said], shared_by=max(1, min(SHARED_BY, len(rows) // 10)))
+    return Prints(prints.hashes, prints.row_of % len(rows))

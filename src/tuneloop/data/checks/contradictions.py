@@ -83,7 +83,7 @@ class Check(base.Check):
             "keep what is right, or say in the prompt what makes them different; or drop them all: tuneloop data fix "
             f"FILE drop checks=contradictions kinds={name}")
         places = self._rows.places(rows[np.lexsort((rows["line"], rows["file"]))])
-        what = f"{rows_that(places, _TOLD[kind])}{but}{self._rows.told}"
+        what = f"{rows_that(places, _TOLD[kind])}{but}{self._rows.told('prompts')}"
         examples = list(islice(self._examples(rows), SHOWN_EXAMPLES))
         return Finding("contradictions", severity, what, fix, places, examples, name)
 

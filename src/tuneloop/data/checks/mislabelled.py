@@ -30,7 +30,8 @@ LABOUR = 90_000_000         # characters times labels and what it costs to read 
 READING = 4                 # what it costs to read a character, in labels
 FEWEST_OF_LABEL = 10        # rows
 FEWEST = 50                 # rows
-GUESSING, GOOD = 0.7, 0.85  # shares of rows with whose label the model agrees: below the first it knows too little
+GUESSING, GOOD = 0.7, 0.85  # shares of a label's rows on which the model agrees, on average over labels; below the
+#                             first it knows too little
 SURE, VERY_SURE = 0.3, 0.8  # margin of the likely label over the given one: of a good model, and of one between
 MANY = 0.03                 # of the rows, from which on they should be looked at first
 
@@ -93,8 +94,9 @@ class Check(base.Check):
         given = np.array([number[row.label] for row in rows])
         folds = (keys_of(row.text for row in rows) % np.uint64(FOLDS)).astype(np.int64)
         probabilities = out_of_sample([row.text for row in rows], given, folds)
-        right = float((probabilities.argmax(axis=1) == given).mean())
-        self._facts = {"rows": len(rows), "labels": len(labels), "agrees": round(right, 3), "rows_with_likely_label": []}
+        right = float((np.bincount(given, probabilities.argmax(axis=1) == given) / np.bincount(given)).mean())
+        self._facts = {"rows": len(rows), "labels": len(labels), "agrees": round(right, 3),
+                       "rows_with_likely_label": []}
         if right < GUESSING:
             return []
         found = suspects(given, probabilities, least_margin=SURE if right >= GOOD else VERY_SURE)
@@ -109,8 +111,8 @@ class Check(base.Check):
     def _finding(self, named: Sequence[tuple[_Row, str]], looked_at: int, right: float) -> Finding:
         places = Places(row.origin for row, _ in named)
         among = "" if looked_at == self._labels.rows else f" among {looked_at:,} that were looked at"
-        how = "" if right >= GOOD else f"; the small model that doubts them agrees with {right:.0%} of all labels, so " \
-                                       "only those are told of which it is very sure"
+        how = "" if right >= GOOD else (f"; the small model that doubts them agrees with {right:.0%} of a label's "
+                                        "rows, so only those are told of which it is very sure")
         return Finding("mislabelled", "fix" if len(named) >= MANY * looked_at else "note",
                        f"{rows_that(places, 'have a label that is likely wrong')}{among}{how}",
                        "look at them, the most doubtful come first; mend the labels, or drop them: tuneloop data fix "

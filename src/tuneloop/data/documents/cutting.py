@@ -59,7 +59,7 @@ def lines(text: str) -> list[str]:
 
 def words(text: str) -> list[str]:
     """Cut before words."""
-    return re.findall(r"\s*\S+\s*", text) or [text]
+    return re.findall(r"\S+\s*|\s+", text)
 
 
 def outermost(text: str) -> list[str]:

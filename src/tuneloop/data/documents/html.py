@@ -34,19 +34,26 @@ UNENDED = 100           # tags or comments without an end; a few are sloppy, man
 _SPACE = re.compile(r"[ \t\n\f]+")              # a no-break space is a character like others
 _BREAK = "\x00"                                 # <br>, until white space has been put in order
 _EMPTY = _BREAK + " \t\n\f|"
-_DECLARED = re.compile(rb"""<meta[^>]{0,500}?charset\s*=\s*["']?\s*([\w:.-]{1,40})""", re.IGNORECASE)
+_DECLARED = re.compile(rb"""<(?:meta[^>]{0,500}?charset|\?xml[^>]{0,100}?encoding)\s*=\s*["']?\s*([\w:.-]{1,40})""",
+                       re.IGNORECASE)
 _DECLARED_WITHIN = 4096                         # bytes
+_CHARSETS = ("ascii", "big5", "cp", "euc", "gb", "hz", "iso", "johab", "koi8", "mac", "shift_jis", "tis", "utf")
 
 
 def read(path: Path, shown: str) -> Document:
     """The blocks of a page, its text decoded as it declares. Lines are those of the tags."""
     try:
         from bs4 import BeautifulSoup
+        from bs4.exceptions import ParserRejectedMarkup
     except ImportError:
         raise missing_extra("beautifulsoup4", "data", "Reading HTML") from None
     text, notes = _decoded(path, shown)
     _refuse_unended(text, shown)
-    soup = BeautifulSoup(text, "html.parser")
+    try:
+        soup = BeautifulSoup(text, "html.parser")
+    except ParserRejectedMarkup as error:
+        raise UserError(f"{shown} cannot be read as HTML: {error}.", fix="open it in a browser and save it again, or "
+                        "leave it out") from error
     blocks = [part for block in _blocks(_stretches(soup)) for part in cut_blocks(block, PROSE, counted=False)]
     title = soup.title.get_text() if soup.title else next((b.headings[-1] for b in blocks if b.is_heading), "")
     return Document(" ".join(title.split()) or path.stem, blocks, notes=notes)
@@ -59,11 +66,7 @@ def _decoded(path: Path, shown: str) -> tuple[str, list[str]]:
     if declared is None or data.startswith(tuple(BYTE_ORDER_MARKS)):
         return text_of(path, shown)
     name = declared[1].decode("ascii", "replace").lower()
-    try:
-        encoding = codecs.lookup(name).name
-    except LookupError:
-        raise UserError(f"{shown} declares the encoding {name}, which is none that is known here.",
-                        fix='save it as UTF-8, with <meta charset="utf-8">') from None
+    encoding = _charset(name, shown)
     if encoding.startswith("utf"):          # a declaration that could be read is in no UTF-16; browsers see it so too
         return text_of(path, shown)
     if encoding in ("iso8859-1", "ascii"):
@@ -73,6 +76,18 @@ def _decoded(path: Path, shown: str) -> tuple[str, list[str]]:
     except ValueError as error:
         raise UserError(f"{shown} declares the encoding {name}, but cannot be decoded so: {error}.",
                         fix="mend the declaration, or save it as UTF-8") from None
+
+
+def _charset(name: str, shown: str) -> str:
+    """Python's name of an encoding. Some of Python's codecs are no character sets."""
+    try:
+        found = codecs.lookup(name).name
+    except LookupError:
+        found = ""
+    if not found.startswith(_CHARSETS):
+        raise UserError(f"{shown} declares the encoding {name}, which is none that is known here.",
+                        fix='save it as UTF-8, with <meta charset="utf-8">')
+    return found
 
 
 def _refuse_unended(text: str, shown: str) -> None:

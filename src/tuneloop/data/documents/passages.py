@@ -11,6 +11,7 @@ from tuneloop.data.documents.cutting import Cutter, cut_to
 
 SIZE = 2_000            # characters of a passage, about 500 tokens of English
 LEAST = SIZE // 4       # a passage shorter than this goes on over the next heading
+LONGEST_HEADING = 200   # characters of a heading that are cited
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class Outline:
 
     def enter(self, level: int, title: str) -> tuple[str, ...]:
         """A heading of this level, 1 the highest: it ends those of its own level and below."""
-        self._open = [*takewhile(lambda heading: heading[0] < level, self._open), (level, title)]
+        self._open = [*takewhile(lambda heading: heading[0] < level, self._open), (level, title[:LONGEST_HEADING])]
         return self.path
 
     @property
@@ -84,14 +85,16 @@ class Outline:
 def _packed(blocks: Iterable[Block]) -> Iterator[list[Block]]:
     """Neighbouring blocks together until a passage is full. A heading ends one only where nothing else is in it."""
     run: list[Block] = []
+    length = 0
     for block in blocks:
-        length = sum(len(b.text) for b in run)
         if length + len(block.text.rstrip()) > SIZE or (block.opens and length >= LEAST):
             whole = _without_last_headings(run) or run
             if any(b.text.strip() for b in whole):
                 yield whole
             run = run[len(whole):]
+            length = sum(len(b.text) for b in run)
         run.append(block)
+        length += len(block.text)
     if any(block.text.strip() for block in run):
         yield run
 

@@ -26,6 +26,7 @@ REPEATS = 0.4           # of the pages; headers of left and of right pages may d
 SHORT_LINE = 0.75       # of the page's long lines: a paragraph ends with such a line
 LONG_LINE = 0.9         # the quantile of the lengths of lines that counts as long
 SHOWN = 10
+LONGEST_WORD = 100      # characters
 LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"})
 
 _QUIET = logging.NullHandler()
@@ -137,18 +138,22 @@ def _paragraphs(lines: Sequence[str], known: set[str]) -> Iterator[str]:
             yield text
             text = ""
         text = _joined(text, line, known)
-        ended = len(line) < SHORT_LINE * long and not _WORD_CUT.search(line)
+        ended = len(line) < SHORT_LINE * long and not _word_cut(line)
     if text:
         yield text
 
 
 def _joined(text: str, line: str, known: set[str]) -> str:
     """A word that was cut at the line end is put together, unless it is written with its hyphen elsewhere."""
-    cut = _WORD_CUT.search(text)
-    if not cut or not line[:1].islower():
+    cut, rest = _word_cut(text), _WORD.match(line)
+    if not cut or not rest or not line[0].islower():
         return f"{text} {line}".strip()
-    rest = _WORD.match(line)
-    assert rest is not None
-    hyphenated, whole = f"{cut[1]}-{rest[0]}".lower(), f"{cut[1]}{rest[0]}".lower()
+    hyphenated, whole = f"{cut}-{rest[0]}".lower(), f"{cut}{rest[0]}".lower()
     keep = text[-1] != "\u00ad" and hyphenated in known and whole not in known
     return (text if keep else text[:-1]) + line
+
+
+def _word_cut(text: str) -> str:
+    """The part of a word before the hyphen with which a text ends; nothing where it ends otherwise."""
+    found = _WORD_CUT.search(text[-LONGEST_WORD:])
+    return found[1] if found else ""

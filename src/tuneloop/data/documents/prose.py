@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tuneloop.data.documents.cutting import PROSE
-from tuneloop.data.documents.passages import Block, Document, Outline, cut_blocks
+from tuneloop.data.documents.passages import LONGEST_HEADING, Block, Document, Outline, cut_blocks
 from tuneloop.data.documents.reading import text_of
 from tuneloop.data.files import suffix_of
 
@@ -16,11 +16,10 @@ RST = (".rst",)
 PLAIN = (".txt", ".text")
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)[ \t#]*$")
+_ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(.*)")
 _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 _ADORNED = re.compile(r"([!-/:-@\[-`{-~])\1{2,}[ \t]*$")
 _MARKUP = re.compile(r"!?\[([^\]\n]*)\]\([^)\n]*\)|[*`]+|<[^>\n]*>")
-_TITLE = re.compile(r"title:[ \t]*[\"']?(.*?)[\"']?[ \t]*$")
 
 
 def read(path: Path, shown: str) -> Document:
@@ -81,7 +80,7 @@ def _markdown_headings(rows: list[str], start: int) -> Headings:
             row = _fence_end(rows, row, fence[1])
             continue
         if atx := _ATX.match(rows[row]):
-            found[row] = 1, len(atx[1]), _plain(atx[2])
+            found[row] = 1, len(atx[1]), _plain(atx[2].rstrip("# \t"))
         elif _stands_alone(rows, row) and (under := _SETEXT.match(rows[row + 1])):
             found[row] = 2, 1 if under[1][0] == "=" else 2, _plain(rows[row])
             row += 1
@@ -111,7 +110,7 @@ def _stands_alone(rows: list[str], row: int) -> bool:
 
 
 def _plain(heading: str) -> str:
-    return " ".join(_MARKUP.sub(lambda match: match[1] or "", heading).split())
+    return " ".join(_MARKUP.sub(lambda match: match[1] or "", heading[:LONGEST_HEADING]).split())
 
 
 def _front_matter(rows: list[str]) -> tuple[int, str]:
@@ -121,5 +120,5 @@ def _front_matter(rows: list[str]) -> tuple[int, str]:
     end = next((row for row in range(1, len(rows)) if rows[row].rstrip() in ("---", "...")), None)
     if end is None:
         return 0, ""
-    titles = [match[1] for row in rows[1:end] if (match := _TITLE.match(row))]
+    titles = [row.removeprefix("title:").strip(" \t\"'") for row in rows[1:end] if row.startswith("title:")]
     return end + 1, titles[0] if titles else ""

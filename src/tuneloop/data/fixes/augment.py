@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from tuneloop.data.augment.apart import AUGMENTED_FROM, MADE_BY, digest_of
+from tuneloop.data.augment.apart import AUGMENTED_FROM, MADE_BY, digest_of, is_made_up
 from tuneloop.data.augment.asked import Leaves, Path, leaves, text_at, with_text
 from tuneloop.data.augment.noise import NOISES
 from tuneloop.data.augment.paraphrase import paraphrases
@@ -49,7 +49,7 @@ class Fix(base.Fix):
     seed: int = 0
 
     def apply(self, items: Sequence[Item], tools: Tools) -> Applied:
-        work = _Work.of([item for item in items if not item.made_by], tools)
+        work = _Work.of([item for item in items if not is_made_up(item)], tools)
         for way in self.by:
             if way in NOISES:
                 self._noisy(way, work)

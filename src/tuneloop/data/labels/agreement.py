@@ -81,6 +81,12 @@ def _nominal_disagreement(items: Ints, codes: Ints) -> tuple[float, float]:
     return float(observed), float((n ** 2 - (total ** 2).sum()) / (n * (n - 1)))
 
 
+def share_that_agrees(items: Ints, values: Ints) -> float:
+    """Of pairs of ratings of one item the share that says the same; each item counts by its ratings."""
+    items, codes = _paired(items, values)
+    return 1 - _nominal_disagreement(items, codes.astype(np.int64))[0] if len(items) else math.nan
+
+
 def cohen_kappa(first: Ints, second: Ints) -> float:
     """Agreement of two annotators beyond chance, Cohen 1960; `first` and `second` are (n,) what each said of n items.
 

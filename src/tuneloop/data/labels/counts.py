@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from tuneloop.data.labels.spelling import folded
+from tuneloop.data.labels.spelling import usual_spellings
 from tuneloop.data.template import LONGEST_LABEL, MOST_LABELS, ROWS_PER_LABEL
 from tuneloop.types import Conversation, Sample
 
@@ -53,9 +53,10 @@ class LabelCounts:
 
     @property
     def labels(self) -> dict[str, int]:
-        """Rows of each label, whatever its spelling, that is short and occurs more than once."""
+        """Rows of each label that is short and occurs more than once, under its usual spelling."""
+        usual = usual_spellings(self.counts)
         alike: Counter[str] = Counter()
         for answer, count in self.counts.items():
             if len(answer) <= LONGEST_LABEL and "\n" not in answer:
-                alike[folded(answer)] += count
+                alike[usual.get(answer, answer)] += count
         return {label: count for label, count in alike.items() if count > 1}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,11 @@ def out_of_sample(texts: Sequence[str], labels: Ints, folds: Ints) -> NDArray[np
     Words, pairs of words and letter runs weighted by TF-IDF, and logistic regression. Texts that are equal should be in
     one fold. Raises UserError where scikit-learn is missing.
     """
+    with _unblocked("torch"):
+        return _predicted(texts, labels, folds)
+
+
+def _predicted(texts: Sequence[str], labels: Ints, folds: Ints) -> NDArray[np.float64]:
     logistic = _logistic_regression()
     features = _features(texts)
     found = np.zeros((len(texts), int(labels.max()) + 1))
@@ -36,6 +43,19 @@ def out_of_sample(texts: Sequence[str], labels: Ints, folds: Ints) -> NDArray[np
             model = logistic(C=STRENGTH, max_iter=STEPS).fit(features[~held_out], labels[~held_out])
         found[np.ix_(held_out, model.classes_)] = model.predict_proba(features[held_out])
     return found
+
+
+@contextmanager
+def _unblocked(module: str) -> Iterator[None]:
+    """scipy takes a module that must not be imported, None in `sys.modules`, for one that has been imported."""
+    blocked = sys.modules.get(module, module) is None
+    if blocked:
+        del sys.modules[module]
+    try:
+        yield
+    finally:
+        if blocked:
+            sys.modules[module] = cast(Any, None)
 
 
 def _logistic_regression() -> Any:

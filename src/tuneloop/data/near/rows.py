@@ -8,7 +8,7 @@ from hashlib import blake2b
 from tuneloop.data.checks.base import answers_of
 from tuneloop.data.near.frames import Frames
 from tuneloop.data.near.pairs import NEAR, near
-from tuneloop.data.near.shingles import plain
+from tuneloop.data.near.shingles import jaccard, plain, shingles
 from tuneloop.types import Conversation, Message, Origin, Rollout, Sample
 
 SAMPLED = 5_000         # prompts whose frames are taken for those of all
@@ -36,6 +36,11 @@ def subject(row: str) -> str:
     """What of a written row one may know beforehand: what it asks (where nothing is asked, what it says) and shows."""
     asked, said, shown = pieces(row)
     return f"{asked or said}\n{shown}"
+
+
+def likeness(a: str, b: str) -> float:
+    """The Jaccard index of two written rows, or of their subjects: the least of their pieces'."""
+    return min(jaccard(shingles(one), shingles(other)) for one, other in zip(pieces(a), pieces(b), strict=True))
 
 
 def is_sampled(sample: Sample) -> bool:

@@ -138,7 +138,7 @@ def _band_keys(signatures: NDArray[np.uint64], width: int) -> NDArray[np.uint32]
     """(bands, n) 32-bit hashes of `width` places each."""
     bands = PLACES // width
     banded = signatures[:, :bands * width].reshape(len(signatures), bands, width)
-    sums = (banded * random_words(width, seed=SEED)).sum(axis=2, dtype=np.uint64)
+    sums: NDArray[np.uint64] = (banded * random_words(width, seed=SEED)).sum(axis=2, dtype=np.uint64)
     return (sums >> np.uint64(32)).astype(np.uint32).T
 
 

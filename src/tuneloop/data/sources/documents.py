@@ -48,7 +48,7 @@ class Source(base.Source):
 
     def _of(self, path: Path, shown: str, cited: str) -> Iterator[Row]:
         found = kind_of(path)
-        read = found[1] if found else READERS[".txt"][1]
+        read = found[1] if found else READERS[".txt"][1]        # which says that there is no such file
         document = read(path, shown)
         self.notes += [f"{cited}: {note}" for note in document.notes]
         for passage in passages(document, cited):

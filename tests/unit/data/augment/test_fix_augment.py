@@ -80,6 +80,11 @@ def test_copies_that_are_equal_are_made_once() -> None:
     assert sorted(item.values["prompt"] for item in made) == ["EXPLAIN IT", "Explain it", "explain it"]
 
 
+def test_a_question_of_one_word_is_not_deleted() -> None:
+    applied = Fix(by=("deletion",)).apply(*loaded({"prompt": "Why?", "completion": "So."}))
+    assert [item.values["prompt"] for item in applied.items] == ["Why?"]
+
+
 def test_made_up_rows_are_no_parents() -> None:
     items, tools = loaded({"prompt": ASKED, "completion": ANSWER})
     once = Fix().apply(items, tools).items

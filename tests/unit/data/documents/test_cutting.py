@@ -52,7 +52,7 @@ def test_words_are_cut_only_where_they_are_longer_than_a_part() -> None:
 
 
 @pytest.mark.parametrize("text", ["\n" * 300_000 + ")", "." * 300_000, "(\n" * 100_000, " \n" * 100_000,
-                                  "a\n\n" * 50_000])
+                                  "a\n\n" * 50_000, " " * 300_000])
 def test_long_monotonous_texts_end(text: str) -> None:
     for cutters in (PROSE, CODE):
         assert "".join(cut_to(text, 2_000, cutters)) == text

@@ -82,7 +82,8 @@ def test_passages_cite_headings_and_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("head", "encoding"), [
     ('<meta charset="iso-8859-1">', "cp1252"),
     ('<meta http-equiv="Content-Type" content="text/html; charset=windows-1251">', "cp1251"),
-    ("<meta charset=shift_jis>", "shift_jis"), ('<meta charset="utf-8">', "utf-8"),
+    ("<meta charset=shift_jis>", "shift_jis"),
+    ('<?xml version="1.0" encoding="windows-1251"?>', "cp1251"), ('<meta charset="utf-8">', "utf-8"),
     ('<meta charset="utf-16">', "utf-8"), ("", "utf-8"), ('<meta charset="iso-8859-1">', "utf-8-sig"),
 ])
 def test_the_page_says_how_it_is_encoded(tmp_path: Path, head: str, encoding: str) -> None:
@@ -91,6 +92,8 @@ def test_the_page_says_how_it_is_encoded(tmp_path: Path, head: str, encoding: st
 
 
 @pytest.mark.parametrize(("page", "message"), [
+    (b'<meta charset="punycode"><p>a', "page.html declares the encoding punycode, which is none that is known here."),
+    (b"<p>a</p><![ broken", "page.html cannot be read as HTML: "),
     (b'<meta charset="klingon"><p>a', "page.html declares the encoding klingon, which is none that is known here."),
     ('<meta charset="shift_jis"><p>Grüße'.encode("cp1252"), "page.html declares the encoding shift_jis, but cannot"),
     (b"<p>a</p>\n" + b"<a " * 200_000, "page.html line 2: a tag begins and does not end, nor do 100 after it."),
@@ -119,6 +122,7 @@ def test_mutated_pages_are_read_or_refused(tmp_path: Path) -> None:
         rng, data = random.Random(seed), bytearray(whole)
         for _ in range(rng.randint(1, 30)):
             at = rng.randrange(len(data))
-            data[at:at + rng.choice((0, 1, 4))] = rng.choice((b"", b"<", b">", b"</", b"&", rng.randbytes(2)))
+            data[at:at + rng.choice((0, 1, 4))] = rng.choice(
+                (b"", b"<", b">", b"</", b"<![", b"<?", b"&", rng.randbytes(2)))
         with contextlib.suppress(UserError):
             read_document(tmp_path, bytes(data), "page.html")

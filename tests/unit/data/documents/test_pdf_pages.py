@@ -47,6 +47,11 @@ def test_lines_become_paragraphs_and_cut_words_are_mended(tmp_path: Path) -> Non
         "day.\n\n- first item of a list which is long enough to fill the line\n\n- second item"]
 
 
+def test_a_very_long_word_ends(tmp_path: Path) -> None:
+    rows, _ = read_document(tmp_path, pdf_of([["a" * 200_000, "b"]]), "guide.pdf")
+    assert sum(map(len, text_of(rows))) >= 200_000
+
+
 def test_a_sentence_and_a_word_go_on_over_a_page(tmp_path: Path) -> None:
     rows, _ = read_document(tmp_path, pdf_of([["The buyer may return all of the goods with-"], ["out any reason."]]),
                             "guide.pdf")

@@ -131,6 +131,14 @@ def test_minified_code_is_left_out_and_named(tmp_path: Path) -> None:
     assert notes == ["a.js: left out, for it is minified"]
 
 
+@pytest.mark.parametrize("line", ["# " * 200_000 + "x", "# " + "[" * 200_000, "# " + "<" * 200_000,
+                                  "-" * 200_000 + "x"])
+def test_long_odd_lines_end(tmp_path: Path, line: str) -> None:
+    rows, _ = read_document(tmp_path, f"{line}\n\ntext\n", "a.md")
+    assert text_of(rows)[-1].endswith("text")
+    assert max(map(len, cited(rows))) < 300
+
+
 @given(st.lists(st.sampled_from(["# A\n", "## B\n", "text. More.\n", "\n", "```\n", "- item\n", "A\n===\n", "x" * 900,
                                  "Word. " * 100 + "\n"]), max_size=40))
 @settings(max_examples=150, deadline=None)
