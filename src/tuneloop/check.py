@@ -53,8 +53,8 @@ def _changed_files(subject: Subject) -> list[Finding]:
 def _inputs(subject: Subject) -> list[Input]:
     data, shown = subject.data, subject.shown or {}
     parts = [(part, getattr(data, part)) for part in ("train", "validation", "test")]
-    return [Input(part, name, str(shown.get(part) or name)) for part, name in parts if name] + [
-        Input("evaluation", name) for name in data.evaluation_sets]
+    sets = [Input("evaluation", name) for name in data.evaluation_sets]
+    return [*sets, *(Input(part, name, str(shown.get(part) or name)) for part, name in parts if name)]
 
 
 def _proof(subject: Subject) -> Callable[[], dict[str, Check]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -103,7 +104,8 @@ def _subject(recipe: Recipe, base: str | None, of_recipe: bool, against: list[st
     from tuneloop.models.tokenizer import ChatTokenizer
 
     tokenizer = ChatTokenizer(resolve(base, recipe.root, say=Lines().say).path) if base else None
-    sets = (*recipe.data.evaluation_sets, *(str(Path.cwd() / name) for name in against))
+    sets = (*recipe.data.evaluation_sets, *(os.path.relpath(name, recipe.root) if Path(name).exists() else name
+                                            for name in against))
     return Subject(recipe.data.model_copy(update={"evaluation_sets": sets}), recipe.root,
                    recipe.objective.batch_kind if of_recipe else None, tokenizer,
                    runs=Path("runs"))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from tuneloop.cli_base import AsJson, Runs, console, print_json
+from tuneloop.errors import UserError
+
+if TYPE_CHECKING:
+    from tuneloop.data.fixes.base import Generate
 
 data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", add_completion=False,
                    help="Versions of rows: kept by content, with what they were made from. A recipe names one as "
@@ -16,6 +21,8 @@ data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", add_completion
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="a name, or 4 digits or more of an id")]
 From = Annotated[str, typer.Argument(metavar="SOURCE", help="a file, a folder, or another source; or data:VERSION")]
 Named = Annotated[str, typer.Option("--name", help="a name for the new version")]
+Writer = Annotated[str | None, typer.Option("--model", help="a base that writes, for augment by=paraphrase or "
+                                            "self_instruct")]
 Template = Annotated[str | None, typer.Option(help="a template over the columns, as in a recipe")]
 
 
@@ -71,17 +78,43 @@ def add(source: From, name: Named = "", as_json: AsJson = False) -> None:
 def fix(source: From,
         fixes: Annotated[list[str], typer.Argument(metavar="FIX [KEY=VALUE]...", help="fixes in their order, each with "
                                                    "its options: deduplicate redact kinds=email", show_default=False)],
-        name: Named = "", prompt: Template = None, answer: Template = None, as_json: AsJson = False) -> None:
+        name: Named = "", prompt: Template = None, answer: Template = None, model: Writer = None,
+        as_json: AsJson = False) -> None:
     """A new version with the rows mended, and a log of what was changed and why. The source stays as it is."""
     from tuneloop.data.commands import fix as mend
     from tuneloop.data.fix import parse_words
+    from tuneloop.data.fixes.base import Tools
     from tuneloop.data.versions.store import Store
 
-    made = mend(source, parse_words(fixes), Path.cwd(), Store(), name=name, prompt=prompt, answer=answer)
+    made = mend(source, parse_words(fixes), Path.cwd(), Store(), name=name, prompt=prompt, answer=answer,
+                tools=lambda again: Tools(again, _writer(model)))
     if as_json:
         print_json(made.to_json())
     else:
         _say(made.lines())
+
+
+@data.command()
+def ground(documents: Annotated[str, typer.Argument(help="a document, or docs:FOLDER for a folder of them")],
+           out: Annotated[Path, typer.Argument(help="a .jsonl file, which must not exist")],
+           model: Annotated[str, typer.Option(help="a base that writes questions and answers")],
+           per_passage: Annotated[int, typer.Option(min=1, max=20)] = 2) -> None:
+    """Questions and answers about documents, each with the passage that it cites; unsupported ones are refused."""
+    from tuneloop.answering import generator
+    from tuneloop.data.documents.grounded import grounded_rows
+    from tuneloop.data.read import open_source
+    from tuneloop.record import write_atomic
+
+    if out.exists():
+        raise UserError(f"{out} exists already.", fix="choose another name, or remove it first")
+    with console.status("reading and asking"):
+        made = grounded_rows(open_source(documents, Path.cwd()).rows(), generator(model, Path.cwd()), per_passage)
+    _say(made.refused.lines())
+    if not made.rows:
+        raise UserError(f"{model} wrote no question whose answer a passage supports.",
+                        fix="a larger base: bases of some 100 million parameters rarely manage")
+    write_atomic(out, "".join(json.dumps(row.values, ensure_ascii=False) + "\n" for row in made.rows))
+    console.print(f"{escape(str(out))} holds {len(made.rows):,} rows. Read some before you train on them.")
 
 
 @data.command()
@@ -159,6 +192,12 @@ def purge(row: Annotated[str, typer.Argument(metavar="ROW", help="FILE:LINE, VER
         print_json(done.to_json())
     else:
         _say(done.lines())
+
+
+def _writer(model: str | None) -> Generate | None:
+    from tuneloop.answering import generator
+
+    return generator(model, Path.cwd()) if model else None
 
 
 def _say(lines: list[str]) -> None:

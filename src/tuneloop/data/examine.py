@@ -86,6 +86,7 @@ def examine(inputs: Sequence[Input], reading: Reading, *, names: Sequence[str] |
             more: Callable[[], Mapping[str, Check]] = dict, first_look: FirstLook | None = None) -> Examined:
     """Look at the rows of all inputs with the checks called `names` (all there are), and with those that `more` makes.
 
+    Sets to compare with come before the rows that are compared with them.
     `first_look` is called with the first rows' number and findings as soon as they are known, where there are more.
     Sources that cannot be read and rows that cannot be understood are findings like others.
     """
@@ -97,11 +98,12 @@ def examine(inputs: Sequence[Input], reading: Reading, *, names: Sequence[str] |
 
     checks, troubles = made(), _Troubles()
     files: list[FileReport] = []
+    first = next((given for given in inputs if given.part != "evaluation"), None)
     for given in inputs:
         read = _Read(given, reading, troubles)
         for chunk in read.chunks():
-            if first_look is not None and not files and read.has_more and read.rows == len(chunk):
-                first_look(len(chunk), _found(made(), [chunk]))
+            if first_look is not None and given == first and read.is_head and read.has_more:
+                first_look(read.rows, _found(made(), [chunk]))
             for check in checks.values():
                 check.see(chunk)
         files.append(read.report())
@@ -180,7 +182,7 @@ class _Read:
         self.shown = given.shown or None
         self.source: Source | None = None
         self.mapped: Mapped | None = None
-        self.rows, self.has_more = 0, False
+        self.rows, self.has_more, self.is_head = 0, False, True
 
     def chunks(self) -> Iterator[Chunk]:
         """Chunks of samples; the first holds the whole head."""
@@ -196,6 +198,7 @@ class _Read:
         self.has_more = bool(following)
         self.mapped = self._choose(head)
         yield self._chunk(head)
+        self.is_head = False
         while following:
             yield self._chunk(following)
             following = list(islice(rows, CHUNK_ROWS))

@@ -102,11 +102,15 @@ def blocks(file: IO[bytes], shown: str, notes: list[str]) -> Iterator[bytes]:
         notes.append("not compressed in spite of its name")
     stream = _UNPACK[packing](file)
     size, total = os.fstat(file.fileno()).st_size, 0
-    while block := _next_block(stream, packing, shown):
-        total += len(block)
+    try:
+        while block := _next_block(stream, packing, shown):
+            total += len(block)
+            if packing:
+                refuse_bomb(total, size, shown)
+            yield block
+    finally:
         if packing:
-            refuse_bomb(total, size, shown)
-        yield block
+            stream.close()
 
 
 def packing_of(file: IO[bytes]) -> str:

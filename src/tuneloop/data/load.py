@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tuneloop.data.augment.apart import apart
 from tuneloop.data.files import folder_of, located
 from tuneloop.data.fix import Step, apply_all
 from tuneloop.data.fixes.base import Fix, Item, Tools
@@ -39,6 +40,7 @@ class Loaded:
     table: Table
     sentence: str               # how its rows were read
     items: list[Item]
+    made_up: list[Item]         # rows that somebody made from others of these: they may only train
     dropped: list[Origin]       # rows without an answer
     steps: list[Step]           # what was mended
     tools: Tools                # for fixes to come
@@ -54,7 +56,8 @@ def load(name: str, root: Path, shown: str, wanted: Wanted, fixes: Sequence[Fix]
     """Everything that a source holds. Raises UserError with every problem of it at once."""
     table = read_table(name, root, shown)
     path, _ = located(name, root)
-    return replace(made_of(table, wanted, fixes, folder_of(name, root)), files=[FileState.of(path, table.file)] if path.is_file() else [])
+    return replace(made_of(table, wanted, fixes, folder_of(name, root)),
+                   files=[FileState.of(path, table.file)] if path.is_file() else [])
 
 
 def made_of(table: Table, wanted: Wanted, fixes: Sequence[Fix] = (), folder: Path | None = None) -> Loaded:
@@ -74,11 +77,12 @@ def made_of(table: Table, wanted: Wanted, fixes: Sequence[Fix] = (), folder: Pat
             else:
                 flaws.append((origin, error))
     raise_all(flaw_errors(flaws))
-    tools = Tools(mapped.make)
+    sentence, tools = mapped.sentence, Tools(mapped.make)
     items, steps = apply_all(items, fixes, tools)
-    pairs = wanted.kind is Preference and any(isinstance(item.sample, Ranked) for item in items)
-    sentence = mapped.sentence + ("; the best answer is paired with each other" if pairs else "")
-    return Loaded(table, sentence, _paired(items) if pairs else items, dropped, steps, tools, [])
+    if wanted.kind is Preference and any(isinstance(item.sample, Ranked) for item in items):
+        items, sentence = _paired(items), f"{sentence}; the best answer is paired with each other"
+    items, made_up = apart(items)
+    return Loaded(table, sentence, items, made_up, dropped, steps, tools, [])
 
 
 def _item(mapped: Mapped, row: Row, origin: Origin) -> Item:

@@ -103,6 +103,8 @@ def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tok
                         "prompt are drawn together.", fix="set it higher")
     added = for_training(spec, kept, files["train"], root, seed, kind)
     removed["leaks"] += added.leaks
+    removed["made_up"] = added.orphans + [item.origin for part, loaded in files.items() if part != "train"
+                                          for item in loaded.made_up]
     tokens |= _render([row for row in added.rows if row not in tokens], tokenizer)
     removed["over_length"] += _too_long(tokens, limit, drop=spec.over_length == "drop")
     kept["train"] = [row for row in added.rows if row in tokens]

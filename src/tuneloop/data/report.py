@@ -107,6 +107,7 @@ class DataReport:
                      if self.task == "pairs" else "rows without an answer dropped",
             "over_length": "rows that are too long dropped",
             "leaks": "rows removed because the same question is held out to judge the result",
+            "made_up": "rows left out because they were made from rows that judge the result, or stand among those",
             "put_together": "rows put together with others that answer the same prompt",
             "not_drawn": "training rows left out, as data.max_train_rows asks",
         }

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from tuneloop.data.augment.apart import beside
 from tuneloop.data.fix import Step, apply_all
 from tuneloop.data.fixes.base import Item
 from tuneloop.data.load import Loaded, Wanted, made_of
@@ -27,6 +28,7 @@ class Added:
     steps: list[Step]
     mixed: list[Mixed]
     leaks: list[Origin]
+    orphans: list[Origin]       # made from rows that do not train
 
 
 def for_training(spec: DataSpec, kept: Mapping[str, Sequence[Any]], own: Loaded, root: Path, seed: int,
@@ -36,16 +38,17 @@ def for_training(spec: DataSpec, kept: Mapping[str, Sequence[Any]], own: Loaded,
     Rows that ask what a held-out row asks are left out. Raises UserError where a source cannot be read.
     """
     held_out = [*kept["validation"], *kept["test"]]
-    fixes = [fix for fix in spec.fix if fix.only_training]
-    fixed, steps = apply_all(_items(kept["train"], own), fixes, own.tools) if fixes else ([], [])
-    rows = [item.sample for item in fixed] if fixes else list(kept["train"])
+    made_up = beside(own.made_up, [row.origin for row in kept["train"]])
+    items = [*_items(kept["train"], own), *made_up.train]
+    items, steps = apply_all(items, [fix for fix in spec.fix if fix.only_training], own.tools)
+    rows: list[Any] = [item.sample for item in items]
     mixed = mix(spec.mix, len(rows), root, seed) if spec.mix else []
     rows += chain.from_iterable(_samples(one, kind, spec) for one in mixed)
     rows, leaks = without_leaks(rows, held_out)
     if not rows:
         raise UserError("No training row is left: each asks what a held-out row asks.",
                         fix="name other files, or hold out less")
-    return Added(rows, steps, mixed, [row.origin for row in leaks])
+    return Added(rows, steps, mixed, [row.origin for row in leaks], [item.origin for item in made_up.left_out])
 
 
 def _items(rows: Iterable[Any], own: Loaded) -> list[Item]:

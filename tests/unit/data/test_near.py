@@ -17,7 +17,8 @@ from tuneloop.data.near.pairs import Near, first_equals, near
 from tuneloop.data.near.rows import alike, frames_of, pieces, subject, written
 from tuneloop.data.near.shingles import hashed, jaccard, plain, shingles
 from tuneloop.data.near.sketches import PLACES, band_width
-from tuneloop.data.near.texts import Some, Texts
+from tuneloop.data.near.texts import Some, Texts, writing
+from tuneloop.errors import UserError
 from tuneloop.types import Message, Origin, Preference, Text
 
 
@@ -168,6 +169,11 @@ def test_texts_on_disk_read_as_in_memory() -> None:
     assert (len(some), some[0], some[1]) == (2, "", "AB")
     small.close()
     large.close()
+
+
+def test_a_full_disk_is_told() -> None:
+    with pytest.raises(UserError, match="Temporary files cannot be written"), writing():
+        raise OSError(28, "No space left on device")
 
 
 def test_keys_on_disk_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,8 @@ class Rows:
 
     def back(self, values: Values) -> Values:
         """(n,) -> (width,): the transposed matrix times `values`."""
-        return np.bincount(self.columns, np.repeat(values / np.sqrt(self.counts), self.counts), self.width)
+        spread = np.repeat(values / np.sqrt(self.counts), self.counts)
+        return np.bincount(self.columns, spread, self.width).astype(np.float64)
 
 
 def rows_of(texts: Sequence[set[str]]) -> Rows:

@@ -1,4 +1,4 @@
-"""Whether some labels, sources or topics have far more rows than others, and a few long answers most of what is said."""
+"""Whether some labels, sources or topics have far more rows than others, and few answers most of the text."""
 
 from __future__ import annotations
 
@@ -56,8 +56,9 @@ class Check(base.Check):
         if self._labels.are_labels:
             found += _lopsided("labels", "label", self._labels.labels)
         elif len(self._labels.counts) == 1:
-            found.append(Finding("balance", "fix", f"All answers are “{excerpt(*self._labels.counts)}”: there is nothing "
-                                 "to tell apart", "look at the column that answers are read from", kind="one_answer"))
+            said = excerpt(next(iter(self._labels.counts)))
+            found.append(Finding("balance", "fix", f"All answers are “{said}”: there is nothing to tell apart",
+                                 "look at the column that answers are read from", kind="one_answer"))
         for name, counts in self._sources().items():
             found += _lopsided(name, f"value of “{name}”", counts)
         return [*found, *self._lengths_alike()] if self._rows >= FEWEST else []
@@ -77,8 +78,8 @@ class Check(base.Check):
             taken = min(left, count)
             left, weight = left - taken, weight + taken * length
         if total and weight > LONG_WEIGHT * total:
-            yield Finding("balance", "note", f"The longest {LONG_SHARE:.0%} of the answers hold {weight / total:.0%} of "
-                          "all characters, so that a model learns mostly from these", "look at the longest answers; "
+            yield Finding("balance", "note", f"The longest {LONG_SHARE:.0%} of the answers hold {weight / total:.0%} "
+                          "of all characters, so that a model learns mostly from these", "look at the longest answers; "
                           "shorten them, or add rows of the usual length", kind="lengths")
 
     def facts(self) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Check(base.Check):
             assert self._searched is None, "sets to compare with come before the rows that are compared with them"
             for sample in chunk.samples:
                 self._given.setdefault(sample.origin.file, []).append(sample)
-        elif chunk.part == "train":
+        elif chunk.part == "train" and chunk.samples:
             if self._searched is None:
                 self._searched = _Search(self._given, chunk.samples)
             self._searched.look_at(chunk)
@@ -74,8 +74,8 @@ class _Held:
         what = rows_that(self.rows, f"repeat {len(self.questions):,} of the {self.of.rows:,} rows of {self.of.title}")
         if self.origins is None:
             return Finding("contamination", "note", what, f"if a score on {self.of.title} matters to you, leave them "
-                           f"out: tuneloop data fix {next(iter(self.rows)).file} drop checks=contamination "
-                           f"kinds={self.of.name}", self.rows, self.examples, self.of.name)
+                           f"out: tuneloop data fix FILE drop checks=contamination kinds={self.of.name}", self.rows,
+                           self.examples, self.of.name)
         return Finding("contamination", "fix", what, "take them out of train, or judge by other questions: a score on "
                        "questions that a model has seen proves nothing", self.rows, self.examples, self.of.name)
 

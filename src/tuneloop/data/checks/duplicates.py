@@ -45,7 +45,7 @@ class Check(base.Check):
         self._leaks: dict[str, int] = {}
 
     def see(self, chunk: Chunk) -> None:
-        if chunk.part in PARTS:
+        if chunk.part in PARTS and chunk.samples:
             self._rows.add(chunk)
 
     def findings(self) -> list[Finding]:
@@ -88,7 +88,7 @@ class Check(base.Check):
                     for row in which[:EXAMPLES].tolist()]
             yield Finding("duplicates", "fix" if len(which) >= MANY * len(own) else "note",
                           rows_that(places, f"{SAYS[kind]} what an earlier row of {part} says"),
-                          f"tuneloop data fix {next(iter(places)).file} deduplicate", places,
+                          "tuneloop data fix FILE deduplicate", places,
                           [rows.told(numbers[row], numbers[other], alike) for row, other, alike in told], kind)
 
     def _across(self, part: str, later: tuple[str, ...]) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from tuneloop.data.findings import Finding, Places, Severity
 from tuneloop.data.labels.counts import LabelCounts, label_of
 from tuneloop.data.labels.spelling import usual_spellings
 from tuneloop.data.spec import Split
-from tuneloop.types import Origin, Text
+from tuneloop.types import Origin, Prompt, Text
 
 NOTHING, FEW, USUAL, PLENTY = 10, 50, 500, 10_000
 FEWEST_OF_LABEL = 10
@@ -45,7 +45,7 @@ class Check(base.Check):
     def see(self, chunk: Chunk) -> None:
         if not is_learnt(chunk):
             return
-        self._rows[chunk.part] += sum(not isinstance(sample, Text) for sample in chunk.samples)
+        self._rows[chunk.part] += sum(not isinstance(sample, Text | Prompt) for sample in chunk.samples)
         labels = list(map(label_of, chunk.samples))
         if not self._labels.add(labels):
             self._by_part.clear()
@@ -69,23 +69,20 @@ class Check(base.Check):
             return
         severity: Severity = "blocks" if rows < NOTHING else "fix" if rows < FEW else "note"
         count = "There is 1 row" if rows == 1 else f"There are {rows:,} rows"
-        test = "" if self._rows["test"] else (f"; and {max(1, int(HELD_OUT * rows)):,} of them, held out for the test, would "
-                                              f"show a score to ±{self._points(max(1, int(HELD_OUT * rows)))} points")
-        yield Finding("enough", severity, f"{count} to learn from, and {USUAL} to {PLENTY:,} good ones are usual: fewer "
-                      f"teach a form of answer rather than a skill, and are soon learnt by heart{test}",
-                      "add rows, the rare cases first; training on fewer can still be worth a try" if rows >= NOTHING else
-                      "add rows", kind="train")
+        held_out = max(1, int(HELD_OUT * rows))
+        test = "" if self._rows["test"] else (f"; and {held_out:,} of them, held out for the test, would show a score "
+                                              f"to ±{_points(held_out)} points")
+        yield Finding("enough", severity, f"{count} to learn from, and {USUAL} to {PLENTY:,} good ones are usual: "
+                      f"fewer teach a form of answer rather than a skill, and are soon learnt by heart{test}",
+                      "add rows, the rare cases first" + ("" if rows < NOTHING else "; training on fewer can still be "
+                                                          "worth a try"), kind="train")
 
     def _of_test(self) -> Iterator[Finding]:
         rows = self._rows["test"]
         if rows and (width := half_width(rows)) > ROUGH:
             yield Finding("enough", "fix" if width > USELESS else "note", f"{rows:,} test rows show a score of "
-                          f"{ACCURACY:.0%} to ±{self._points(rows)} points: what improves by less cannot be told from "
+                          f"{ACCURACY:.0%} to ±{_points(rows)} points: what improves by less cannot be told from "
                           "chance", f"hold out {_needed(ROUGH):,} rows or more for ±{ROUGH:.0%}", kind="test")
-
-    @staticmethod
-    def _points(rows: int) -> int:
-        return round(100 * half_width(rows))
 
     def _of_labels(self) -> Iterator[Finding]:
         usual = usual_spellings(self._labels.counts)
@@ -103,12 +100,13 @@ class Check(base.Check):
                           "merge='{\"other\": [\"…\"]}'", _of(places, "train", rare), _told(rare), "rare_labels")
         for part in ("validation", "test"):
             if unseen := by_part.get(part, Counter()).keys() - train.keys():
-                yield Finding("enough", "fix", f"{_labels(unseen)} rows in {part} and none in train, so that a model cannot "
-                              "learn them", "add rows of these labels to train, or take them out of the task",
+                yield Finding("enough", "fix", f"{_labels(unseen)} rows in {part} and none in train, so that a model "
+                              "cannot learn them", "add rows of these labels to train, or take them out of the task",
                               _of(places, part, unseen), sorted(unseen)[:SHOWN], f"unseen_in_{part}")
         if "test" in by_part and (untested := train.keys() - by_part["test"].keys()):
-            yield Finding("enough", "note", f"{_labels(untested)} no row in test, so that nothing will be known of them",
-                          "add rows of these labels to test", examples=sorted(untested)[:SHOWN], kind="untested")
+            yield Finding("enough", "note", f"{_labels(untested)} no row in test, so that nothing will be known of "
+                          "them", "add rows of these labels to test", examples=sorted(untested)[:SHOWN],
+                          kind="untested")
 
     def facts(self) -> dict[str, Any]:
         rows = {part: count for part, count in self._rows.items() if count}
@@ -116,6 +114,10 @@ class Check(base.Check):
         if test := rows.get("test", int(HELD_OUT * rows.get("train", 0))):
             told |= {"test_rows": test, "half_width_at_80_percent": round(half_width(test), 3)}
         return {"enough": told}
+
+
+def _points(rows: int) -> int:
+    return round(100 * half_width(rows))
 
 
 def _needed(width: float) -> int:

@@ -26,6 +26,8 @@ BY_CHANCE = 0.001       # the p-value below which it is no chance
 NOTABLE, CLEAR = 0.55, 0.7      # shares of rows that are told apart rightly
 NAMED, EXAMPLES = 20, 3         # rows that differ most
 TELLING = 5             # words that tell parts apart
+DEVIATIONS = 4          # standard deviations by which the share of such a word differs at least
+LONGER = 1.5            # times as long as the other part's rows, to be worth telling
 
 
 class Check(base.Check):
@@ -61,7 +63,7 @@ class Check(base.Check):
             ours, theirs = ([tokens_of(text) for text in sample.texts] for sample in (train, other))
             compared = self._compared[name] = compare(ours, theirs)
             if compared.p_value < BY_CHANCE and compared.accuracy >= NOTABLE:
-                yield _finding(name, other, compared, _telling(ours, theirs, name))
+                yield _finding(name, other, compared, [*_lengths(train, other, name), *_words(ours, theirs, name)])
 
 
 def _part(part: str, origin: Origin) -> str | None:
@@ -89,28 +91,33 @@ class _Sample:
             self.origins[place], self.texts[place] = origin, text
 
 
-def _finding(name: str, other: _Sample, compared: Compared, telling: str) -> Finding:
+def _finding(name: str, other: _Sample, compared: Compared, telling: Sequence[str]) -> Finding:
     most = np.argsort(-compared.scores, kind="stable")[:NAMED].tolist()
     return Finding(
         "representativeness", "fix" if compared.accuracy >= CLEAR else "note",
-        f"the rows of {name} are not like those of train: in {compared.accuracy:.0%} of cases it can be told from which "
-        f"of the two a row is, where guessing gives 50%; {telling}",
+        f"the rows of {name} are not like those of train: in {compared.accuracy:.0%} of cases one can tell where a row "
+        "is from, and by guessing in 50%",
         f"draw train and {name} from the same rows, or find training rows like those that are named here",
         Places(other.origins[row] for row in most),
-        [f'{other.origins[row]}: "{excerpt(other.texts[row])}"' for row in most[:EXAMPLES]], name)
+        [*telling, *(f'{other.origins[row]}: "{excerpt(other.texts[row])}"' for row in most[:EXAMPLES])], name)
 
 
-def _telling(ours: Sequence[set[str]], theirs: Sequence[set[str]], name: str) -> str:
-    """The tokens whose shares differ most, measured by their standard error: `"refund" is in 31% of …`."""
+def _lengths(train: _Sample, other: _Sample, name: str) -> Iterator[str]:
+    """That rows of one part are longer, where they are."""
+    ours, theirs = (int(np.median(list(map(len, sample.texts)))) for sample in (train, other))
+    if max(ours, theirs) > LONGER * min(ours, theirs):
+        yield f"half of the rows of {name} are longer than {theirs:,} characters, half of those of train than {ours:,}"
+
+
+def _words(ours: Sequence[set[str]], theirs: Sequence[set[str]], name: str) -> Iterator[str]:
+    """The tokens whose shares differ most for what chance does: `'refund' is in 31% of test and 4% of train, …`."""
     mine, other = (Counter(token for tokens in sample for token in tokens) for sample in (ours, theirs))
-    shares = {token: (mine[token] / len(ours), other[token] / len(theirs)) for token in sorted({*mine, *other})
-              if not token.startswith(LENGTH)}
-
-    def deviation(token: str) -> float:
-        both = (mine[token] + other[token]) / (len(ours) + len(theirs))
-        return abs(np.subtract(*shares[token])) / max(both * (1 - both), 1e-9) ** 0.5
-
-    words = sorted(shares, key=lambda token: -deviation(token))[:TELLING]
-    named = ["capitals are" if token == CAPITALS else f'"{token}" is' for token in words]
-    return ", ".join(f"{which} in {shares[token][1]:.0%} of {name} and {shares[token][0]:.0%} of train"
-                     for which, token in zip(named, words, strict=True))
+    tokens = sorted(token for token in {*mine, *other} if not token.startswith(LENGTH))
+    a, b = (np.array([counts[token] / len(sample) for token in tokens])
+            for counts, sample in ((mine, ours), (other, theirs)))
+    both = (a * len(ours) + b * len(theirs)) / (len(ours) + len(theirs))
+    deviations = np.abs(a - b) / np.sqrt(both * (1 - both) * (1 / len(ours) + 1 / len(theirs)) + 1e-9)
+    most = [i for i in np.argsort(-deviations, kind="stable")[:TELLING] if deviations[i] >= DEVIATIONS]
+    if most:
+        yield ", ".join(f"{'capitals are' if tokens[i] == CAPITALS else f'{tokens[i]!r} is'} in {b[i]:.0%} of {name} "
+                        f"and {a[i]:.0%} of train" for i in most)

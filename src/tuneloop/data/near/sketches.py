@@ -19,14 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneloop.data.near.shingles import hashed, random_words
-from tuneloop.data.near.texts import Indexed, Numbers, batches
+from tuneloop.data.near.texts import Indexed, Numbers, batches, writing
 
 PLACES = 128
 SEED = 4
 RECALL = 0.995              # of pairs that are exactly as alike as asked for; of those more alike it is higher
-DEVIATIONS = 4              # standard deviations below what is expected of such pairs, before one is dropped; none in
-#                             a crowd, where chance brings too many together
-WINDOW = 16                 # a text is compared with so many neighbours in its band at most
+DEVIATIONS = 4              # standard deviations below what is expected of such pairs, before one is dropped
+WINDOW = 16                 # neighbours in a band that a text is compared with at most
 KEYS_BYTES = 4 << 20        # of each band in memory: a million texts
 
 
@@ -38,8 +37,8 @@ class Candidates:
     """
 
     step: int                       # from 1 in every band
-    left: Numbers                      # (p,)
-    right: Numbers                     # (p,) greater than `left`
+    left: Numbers                   # (p,)
+    right: Numbers                  # (p,) greater than `left`
     crowded: NDArray[np.bool_]      # (p,)
 
     def where(self, chosen: NDArray[np.bool_]) -> Candidates:
@@ -68,8 +67,9 @@ class Sketches:
     def extend(self, texts: Sequence[str]) -> None:
         signatures = _signatures(texts)
         self._bits += np.packbits((signatures & 1).astype(np.uint8), axis=1).tobytes()
-        for file, keys in zip(self._keys, _band_keys(signatures, self.width), strict=True):
-            file.write(keys.tobytes())
+        with writing():
+            for file, keys in zip(self._keys, _band_keys(signatures, self.width), strict=True):
+                file.write(keys.tobytes())
         self.count += len(texts)
 
     def candidates(self, among: NDArray[np.bool_]) -> Iterator[Candidates]:
@@ -83,7 +83,8 @@ class Sketches:
                 for found in _neighbours(keys[numbers], word[numbers]):
                     left, right = numbers[found.left], numbers[found.right]
                     agreeing = np.unpackbits(~(bits[left] ^ bits[right]), axis=1).sum(axis=1)
-                    alike = agreeing >= np.where(found.crowded, self.expected, self.least)
+                    least = np.where(found.crowded, self.expected, self.least)      # chance brings crowds together
+                    alike = agreeing >= least
                     yield Candidates(found.step, left, right, found.crowded).where(alike)
 
     @property

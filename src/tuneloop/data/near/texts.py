@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from tempfile import SpooledTemporaryFile
+from contextlib import contextmanager
+from tempfile import SpooledTemporaryFile, gettempdir
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tuneloop.errors import UserError
 
 Numbers = NDArray[np.signedinteger[Any]]
 """Which texts, counted from 0; of 32 bits where there may be millions."""
@@ -37,8 +40,9 @@ class Texts:
 
     def extend(self, texts: Sequence[str]) -> None:
         encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
-        self._file.seek(self._ends[-1])
-        self._file.write(b"".join(encoded))
+        with writing():
+            self._file.seek(self._ends[-1])
+            self._file.write(b"".join(encoded))
         for text in encoded:
             self._ends.append(self._ends[-1] + len(text))
 
@@ -85,3 +89,13 @@ def batches(texts: Indexed) -> Iterator[list[str]]:
         characters += len(text)
     if batch:
         yield batch
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """A full disk as a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"Temporary files cannot be written to {gettempdir()}: {error.strerror}.",
+                        fix="make room there, or name a folder on another disk by the variable TMPDIR") from error

@@ -57,7 +57,9 @@ class Source(base.Source):
         return min(ROWS_AT_ONCE, LONGEST_ROW // max(longest, 1)) or 1
 
     def _file(self) -> Any:
+        """A large file is read page by page; a small one column by column, for a damaged page may call itself large."""
         from pyarrow.parquet import ParquetFile
 
         with foreign(self.shown, "a Parquet file"), opened(self.path, self.shown):
-            return ParquetFile(self.path, pre_buffer=False, buffer_size=BLOCK_BYTES)
+            large = self.path.stat().st_size > LONGEST_ROW
+            return ParquetFile(self.path, pre_buffer=False, buffer_size=BLOCK_BYTES if large else 0)

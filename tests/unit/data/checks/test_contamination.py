@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from part_rows import asked, chunks, found_by, lines, rows
 
+from tuneloop.data.checks.base import Chunk
 from tuneloop.data.checks.contamination import Check
 from tuneloop.data.near import fingerprints
 from tuneloop.data.near.fingerprints import EvaluationSet, Finder, load, prints_of, save
@@ -136,7 +137,9 @@ def test_long_answers_are_looked_for_too() -> None:
 
 def test_only_training_rows_count() -> None:
     assert found_by(Check(), evaluation=bench(LONG), test=rows("test.csv", (LONG, "24"))) == []
-    assert found_by(Check()) == []
+    check = Check()
+    check.see(Chunk("train", [], [], []))
+    assert check.findings() == []
 
 
 def test_sets_come_before_the_rows() -> None:
@@ -153,7 +156,7 @@ def test_well_known_sets_are_notes(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr("tuneloop.data.checks.contamination.load", lambda: load(tmp_path / "prints.npz"))
     (finding,) = found_by(Check(), train=rows("train.csv", ("hello", "hi"), (LONG, "24")))
     assert (finding.kind, finding.severity, lines(finding)) == ("cows", "note", [2])
-    assert finding.fix.endswith("tuneloop data fix train.csv drop checks=contamination kinds=cows")
+    assert finding.fix.endswith("tuneloop data fix FILE drop checks=contamination kinds=cows")
     assert finding.examples == [f'train.csv line 2 holds question 6 of COWS (test): "{LONG[:60].strip()}…"']
 
 

@@ -8,6 +8,7 @@ import random
 import pytest
 from part_rows import asked, chunks, found_by, lines, rows
 
+from tuneloop.data.checks.base import Chunk
 from tuneloop.data.checks.duplicates import Check
 from tuneloop.types import Conversation, Media, Message, Origin, Rollout, Sample
 
@@ -35,7 +36,7 @@ def test_duplicates_are_named_with_what_they_repeat() -> None:
     assert exact.examples == [f'train.csv line 105 is the same as train.csv line 101: "{QUESTION[:60].lower()}…"']
     assert (near.kind, near.severity, lines(near)) == ("near", "note", [106])       # 107 answers something else
     assert near.examples[0].startswith("train.csv line 106 is nearly train.csv line 101 (0.99 alike): ")
-    assert near.fix == "tuneloop data fix train.csv deduplicate"
+    assert near.fix == "tuneloop data fix FILE deduplicate"
     assert check.facts() == {"duplicates": {"train": {"rows": 107, "exact": 1, "near": 1}}, "leaks": {}}
 
 
@@ -115,6 +116,8 @@ def test_rows_beyond_memory_are_compared_and_the_report_says_so(monkeypatch: pyt
 
 def test_facts_are_plain_json_and_nothing_comes_of_nothing() -> None:
     check = Check()
+    for chunk in (Chunk("train", [], [], []), Chunk("test", [], [], [])):
+        check.see(chunk)
     assert check.findings() == []
     assert json.loads(json.dumps(check.facts())) == {"duplicates": {}, "leaks": {}}
 
