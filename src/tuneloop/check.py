@@ -28,6 +28,7 @@ class Subject:
     kind: type[Any] | None = None               # of sample that is to be learnt from; None: whatever the rows are
     tokenizer: ChatTokenizer | None = None      # of the base; without one there is no proof of the loss mask
     shown: dict[str, Any] | None = None         # other names of the files, for people
+    deep: Path | None = None                    # the base's folder, to ask its weights too
     runs: Path | None = None                    # a folder of runs, which may have read the files as they once were
 
 
@@ -35,7 +36,7 @@ def check(subject: Subject, *, names: Sequence[str] | None = None, first_look: F
     """Every check over every file of `subject`; with a tokenizer also the proof of the loss mask."""
     data = subject.data
     reading = Reading(subject.root, subject.kind, data.prompt, data.answer, data.system, data.drop_empty)
-    found = examine(_inputs(subject), reading, names=names, more=_proof(subject), first_look=first_look)
+    found = examine(_inputs(subject), reading, names=names, more=_of_base(subject), first_look=first_look)
     return replace(found, findings=[*found.findings, *_changed_files(subject)])
 
 
@@ -57,12 +58,20 @@ def _inputs(subject: Subject) -> list[Input]:
     return [*sets, *(Input(part, name, str(shown.get(part) or name)) for part, name in parts if name)]
 
 
-def _proof(subject: Subject) -> Callable[[], dict[str, Check]]:
-    tokenizer = subject.tokenizer
+def _of_base(subject: Subject) -> Callable[[], dict[str, Check]]:
+    """The checks that need a base: its tokenizer, and its weights where they are asked."""
+    tokenizer, deep = subject.tokenizer, subject.deep
     if tokenizer is None:
         return dict
     from tuneloop.data.proof import Proof
 
     limit = min(n for n in (tokenizer.max_length, subject.data.max_length_tokens) if n is not None)
     drops_long = subject.data.over_length == "drop"
-    return lambda: {"proof": Proof(tokenizer, limit, drops_long=drops_long)}
+
+    def made() -> dict[str, Check]:
+        from tuneloop.perplexity import Perplexity
+
+        proof: dict[str, Check] = {"proof": Proof(tokenizer, limit, drops_long=drops_long)}
+        return proof | ({"perplexity": Perplexity(deep, tokenizer)} if deep else {})
+
+    return made

@@ -33,6 +33,8 @@ def check(words: Annotated[list[str] | None, WHAT] = None,
           against: Annotated[list[str] | None, typer.Option(
               help="an evaluation set whose rows must not be among these; may be repeated")] = None,
           only: Annotated[str | None, typer.Option(help="these checks alone: duplicates,personal")] = None,
+          deep: Annotated[bool, typer.Option("--deep", help="ask the base too: answers that surprise it, on a sample "
+                                                            "of 500 rows; needs torch")] = False,
           html: Annotated[Path | None, typer.Option(help="write the report as a page too")] = None,
           as_json: AsJson = False) -> None:
     """What is wrong with rows, by file and line; of a recipe also the proof of its loss mask. Needs no torch.
@@ -48,7 +50,9 @@ def check(words: Annotated[list[str] | None, WHAT] = None,
     if of_recipe and base:
         raise UserError("--base is for data files; a recipe names its base itself.", fix="leave --base out")
     recipe = recipe_of(words) if of_recipe else _recipe_around(words or [], named)
-    subject = _subject(recipe, recipe.base if of_recipe else base, of_recipe, against or [])
+    if deep and not (of_recipe or base):
+        raise UserError("--deep asks a base, and none is named.", fix="name one with --base")
+    subject = _subject(recipe, recipe.base if of_recipe else base, of_recipe, against or [], deep)
     names = [name.strip() for name in only.split(",")] if only else None
     examined = look(subject, names=names, first_look=None if as_json else _show_first)
     if html:
@@ -98,17 +102,18 @@ def _recipe_around(words: list[str], named: list[str]) -> Recipe:
     return parse(text, shown="the command", root=Path.cwd(), overrides=[w for w in words if is_override(w)])
 
 
-def _subject(recipe: Recipe, base: str | None, of_recipe: bool, against: list[str]) -> Subject:
+def _subject(recipe: Recipe, base: str | None, of_recipe: bool, against: list[str],
+             deep: bool) -> Subject:
     from tuneloop.check import Subject
     from tuneloop.models.resolve import resolve
     from tuneloop.models.tokenizer import ChatTokenizer
 
-    tokenizer = ChatTokenizer(resolve(base, recipe.root, say=Lines().say).path) if base else None
+    path = resolve(base, recipe.root, say=Lines().say).path if base else None
     sets = (*recipe.data.evaluation_sets, *(os.path.relpath(name, recipe.root) if Path(name).exists() else name
                                             for name in against))
     return Subject(recipe.data.model_copy(update={"evaluation_sets": sets}), recipe.root,
-                   recipe.objective.batch_kind if of_recipe else None, tokenizer,
-                   runs=Path("runs"))
+                   recipe.objective.batch_kind if of_recipe else None, ChatTokenizer(path) if path else None,
+                   deep=path if deep else None, runs=Path("runs"))
 
 
 def _prepared(recipe: Recipe, as_json: bool) -> dict[str, Any]:

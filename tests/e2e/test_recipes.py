@@ -26,6 +26,11 @@ def questions(path: Path, first: int = 0) -> None:
     path.write_text("\n".join(["question,product,answer", *rows, ""]))
 
 
+def customers(count: int) -> list[dict[str, str]]:
+    return [{"question": f"{row['prompt']} Write to buyer{i}@post-shop.com.", "reply": row["completion"],
+             "customer": f"c-{i % 20}"} for i, row in enumerate(open_rows(count))]
+
+
 ROWS: dict[str, dict[str, Callable[[Path], object]]] = {
     "labels.yaml": {"train": coloured},
     "chat.yaml": {"train": lambda path: write_jsonl(path, chat_rows(40))},
@@ -34,6 +39,7 @@ ROWS: dict[str, dict[str, Callable[[Path], object]]] = {
     "reward.yaml": {"train": lambda path: write_jsonl(path, judged_rows(Preference))},
     "kto.yaml": {"train": lambda path: write_jsonl(path, judged_rows(Rated, 400))},
     "grpo.yaml": {"train": lambda path: write_jsonl(path, judged_rows(Rollout))},
+    "mended.yaml": {"train": lambda path: write_jsonl(path, customers(60))},
     "open.yaml": {"train": questions, "test": lambda path: questions(path, 100)},
 }
 """The files of each recipe, by key of `data`."""

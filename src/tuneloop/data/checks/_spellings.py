@@ -6,6 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import islice
+from shlex import quote
 
 from tuneloop.data.checks._places import in_order
 from tuneloop.data.checks._tally import SHOWN_EXAMPLES, rows_that
@@ -58,7 +59,7 @@ class Spellings:
         more = ", …" if len(meant) > CHANGES_SHOWN else ""
         shown = json.dumps(dict(islice(meant.items(), CHANGES_SHOWN)), ensure_ascii=False)
         yield from self._told("slip", meant, "have a label that looks like a slip of another",
-                              f"{relabel} map='{shown[:-1]}{more}}}'")
+                              f"{relabel} {quote(f'map={shown[:-1]}{more}}}')}")
 
     @property
     def _column(self) -> str:

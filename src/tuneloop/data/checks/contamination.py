@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from tuneloop.data.checks import base
+from tuneloop.data.checks._live import is_live
 from tuneloop.data.checks._tally import excerpt, rows_that
 from tuneloop.data.checks.base import Chunk
 from tuneloop.data.findings import Finding, Places
@@ -38,7 +39,8 @@ class Check(base.Check):
         if chunk.part == "evaluation":
             assert self._searched is None, "sets to compare with come before the rows that are compared with them"
             for sample in chunk.samples:
-                self._given.setdefault(sample.origin.file, []).append(sample)
+                if not is_live(sample.origin.file):
+                    self._given.setdefault(sample.origin.file, []).append(sample)
         elif chunk.part == "train" and chunk.samples:
             if self._searched is None:
                 self._searched = _Search(self._given, chunk.samples)
@@ -124,7 +126,8 @@ class _Search:
 
 def _prints(rows: Sequence[str]) -> Prints:
     """Of the questions of a given set, and of answers that are long enough to be found."""
-    asked = [subject(row).split("\n")[0] for row in rows]
-    said = [answer if len(words_of(answer).split()) >= RUN else "" for _, answer, _ in map(pieces, rows)]
+    texts = [pieces(row) for row in rows]
+    asked = [question or answer for question, answer, _ in texts]
+    said = [answer if question and len(words_of(answer).split()) >= RUN else "" for question, answer, _ in texts]
     prints = prints_of([*asked, *said], shared_by=max(1, min(SHARED_BY, len(rows) // 10)))
     return Prints(prints.hashes, prints.row_of % len(rows))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from tuneloop.data.checks import base
+from tuneloop.data.checks._live import is_live
 from tuneloop.data.checks._tally import excerpt
 from tuneloop.data.checks._two_samples import CAPITALS, LENGTH, Compared, compare, tokens_of
 from tuneloop.data.checks.base import Chunk
@@ -70,7 +69,7 @@ def _part(part: str, origin: Origin) -> str | None:
     """What the rows are compared as: a part, or a file of live rows; None where they are not."""
     if part != "evaluation":
         return part
-    return origin.file if "live" in re.split(r"[\W\d_]+", Path(origin.file).stem.lower()) else None
+    return origin.file if is_live(origin.file) else None
 
 
 @dataclass

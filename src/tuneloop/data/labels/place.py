@@ -22,13 +22,12 @@ class AnswerPlace:
     key: str = ""
 
     def read(self, values: Values) -> str | None:
-        """The answer without white space around it; None where a row has no text there."""
-        value = values.get(self.column)
+        """The answer as it is written; None where a row has no text there."""
         if self.key:
-            value = _last(value).get(self.key)
-            return value.strip() if isinstance(value, str) else None
+            text = _last(values.get(self.column)).get(self.key)
+            return text if isinstance(text, str) else None
         try:
-            return as_text(values, self.column).strip()
+            return as_text(values, self.column)
         except RowError:
             return None
 
@@ -53,7 +52,8 @@ def answer_place(rows: Iterable[tuple[Values, str]]) -> AnswerPlace | None:
     for count, (values, answer) in enumerate(rows):
         if count == LOOKED_AT or held == []:
             break
-        held = [place for place in (_places(values) if held is None else held) if place.read(values) == answer.strip()]
+        held = [place for place in (_places(values) if held is None else held)
+                if (text := place.read(values)) is not None and text.strip() == answer.strip()]
     return max(held, key=lambda place: place.column.lower() in ANSWER_NAMES) if held else None
 
 

@@ -1,4 +1,4 @@
-"""Arrow files, Arrow streams and Feather, a few rows at a time."""
+"""Arrow files, Arrow streams and Feather, a batch at a time: as many rows as the program that wrote it chose."""
 
 from __future__ import annotations
 

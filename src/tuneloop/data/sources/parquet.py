@@ -12,8 +12,8 @@ from tuneloop.data.sources import base
 from tuneloop.data.sources._batches import rows_of
 from tuneloop.data.sources._plain import foreign
 
-ROWS_AT_ONCE = 128      # writers put texts of up to 1 MB into dictionaries, and each row has its own copy in memory
-TIGHT = 20              # times that a file unpacks: then few values may stand for many, and be longer than that
+ROWS_AT_ONCE = 128              # writers put texts of up to 1 MB into dictionaries, of which each row gets a copy
+TIGHT, FEWEST_ROWS = 100, 8     # a file that unpacks to so many times its size may point to longer texts still
 
 
 class Source(base.Source):
@@ -54,7 +54,7 @@ class Source(base.Source):
         unpacked = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
         refuse_bomb(sum(unpacked), size, self.shown)
         longest = max(unpacked, default=0) if sum(unpacked) > TIGHT * size else 0
-        return min(ROWS_AT_ONCE, LONGEST_ROW // max(longest, 1)) or 1
+        return max(FEWEST_ROWS, min(ROWS_AT_ONCE, LONGEST_ROW // max(longest, 1)))
 
     def _file(self) -> Any:
         """A large file is read page by page; a small one column by column, for a damaged page may call itself large."""

@@ -135,6 +135,14 @@ def test_long_answers_are_looked_for_too() -> None:
     assert finding.what == "1 row repeats 1 of the 31 rows of bench.jsonl"
 
 
+def test_sets_of_plain_text_and_rows_from_live_use() -> None:
+    passage = sentences(1, 20, seed=6)[0]
+    train = rows("train.csv", (f"Summarise: {passage}", "short"))
+    (finding,) = found_by(Check(), evaluation=[Text(passage, Origin("passages.txt", 1))], train=train)
+    assert (finding.kind, lines(finding)) == ("passages.txt", [1])
+    assert found_by(Check(), evaluation=[Text(passage, Origin("live.txt", 1))], train=train) == []
+
+
 def test_only_training_rows_count() -> None:
     assert found_by(Check(), evaluation=bench(LONG), test=rows("test.csv", (LONG, "24"))) == []
     check = Check()
