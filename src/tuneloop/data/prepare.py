@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tuneloop.data import task as tasks
 from tuneloop.data.clean import conflicts, drop_duplicates, written
 from tuneloop.data.flaws import RowError, flaw_errors
-from tuneloop.data.groups import by_prompt, group_all, preferred, with_probes
+from tuneloop.data.groups import by_prompt, preferred, with_probes
 from tuneloop.data.load import Loaded, Wanted, load
 from tuneloop.data.near.rows import alike
 from tuneloop.data.render import RenderProblem
@@ -20,10 +21,13 @@ from tuneloop.data.report import DataReport, FileReport, Found, label_counts, to
 from tuneloop.data.spec import DataSpec
 from tuneloop.data.split import Keys, draw, split, without_leaks
 from tuneloop.data.times import times
+from tuneloop.data.token_cache import FILE as TOKENS
+from tuneloop.data.token_cache import TokenCache, render_cached
 from tuneloop.data.training_rows import Added, for_training
 from tuneloop.data.versions.file_state import FileState
 from tuneloop.data.versions.seen import UNUSED
 from tuneloop.errors import UserError, raise_all
+from tuneloop.models import cache
 from tuneloop.types import Conversation, Group, Origin, Rated, Rendered, Rollout
 
 if TYPE_CHECKING:
@@ -162,7 +166,8 @@ def _without_repeats(files: Files, task: tasks.Task, removed: dict[str, list[Ori
 
 
 def _render(rows: Sequence[Any], tokenizer: ChatTokenizer) -> dict[Any, Group]:
-    rendered = group_all(rows, tokenizer)
+    with closing(TokenCache(cache.root() / TOKENS)) as kept:
+        rendered = render_cached(rows, tokenizer, kept)
     raise_all(flaw_errors([(problem.origin, RowError(problem.message, "Such a row cannot be trained on; remove it, or"))
                            for problem in rendered if isinstance(problem, RenderProblem)]))
     return {row: group for row, group in zip(rows, rendered, strict=True) if isinstance(group, Group)}

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tuneloop.data.checks.base import Check, Chunk
 from tuneloop.data.findings import Finding, Places
-from tuneloop.data.groups import group_all
 from tuneloop.data.render import RenderProblem, specials_in, would_cut
 from tuneloop.data.report import Lengths
-from tuneloop.types import Conversation, Learnt, Preference, Rated, Rendered, Rollout
+from tuneloop.data.token_cache import FILE as TOKENS
+from tuneloop.data.token_cache import TokenCache, render_cached
+from tuneloop.models import cache
+from tuneloop.types import Conversation, Group, Learnt, Preference, Rated, Rendered, Rollout
 
 if TYPE_CHECKING:
     from tuneloop.models.tokenizer import ChatTokenizer
@@ -42,13 +45,17 @@ class Proof(Check):
         if chunk.part == "evaluation":
             return
         rows = [s for s in chunk.samples if isinstance(s, Conversation | Preference | Rated | Rollout)]
-        for sample, group in zip(rows, group_all(rows, self.tokenizer), strict=True):
+        for sample, group in zip(rows, self._groups(rows), strict=True):
             for token in specials_in(sample, self.tokenizer):
                 self.specials.setdefault(token, Places()).add(sample.origin)
             if isinstance(group, RenderProblem):
                 self.problems.setdefault(group.message, Places()).add(sample.origin)
             else:
                 self._measure(sample, group.branches)
+
+    def _groups(self, rows: Sequence[Learnt]) -> list[Group | RenderProblem]:
+        with closing(TokenCache(cache.root() / TOKENS)) as kept:
+            return render_cached(rows, self.tokenizer, kept)
 
     def _measure(self, sample: Learnt, branches: Sequence[Rendered]) -> None:
         longest = max(branches, key=len)

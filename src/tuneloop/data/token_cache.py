@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tuneloop.models.tokenizer import ChatTokenizer
 
 FILE = "tokens.db"          # in the cache folder
+MOST_BYTES = 2 * 2**30
 LIBRARIES = ("transformers", "tokenizers", "jinja2")
 _ASKED_AT_ONCE = 500        # SQLite allows 999 placeholders and more
 
@@ -49,6 +50,8 @@ class TokenCache:
                 self._database.execute("PRAGMA secure_delete = ON")     # a purged row's bytes are overwritten
                 self._database.execute("CREATE TABLE IF NOT EXISTS tokens (key BLOB PRIMARY KEY, row TEXT, value BLOB)")
                 self._database.execute("CREATE INDEX IF NOT EXISTS by_row ON tokens (row)")
+                if path.stat().st_size > MOST_BYTES:        # begin anew: everything in it can be made again
+                    self._database.execute("DELETE FROM tokens")
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """The values of those keys that there are."""

@@ -179,3 +179,12 @@ def test_a_real_tokenizer(cache: TokenCache, real_base: Path) -> None:
     assert flat(render_cached(SAMPLES, tokenizer, cache)) == flat(fresh)
     assert cache.count(["ab", "cd", "ef"]) == 3
     assert flat(render_cached(SAMPLES, tokenizer, cache)) == flat(fresh)
+
+
+def test_a_cache_that_has_grown_large_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = TokenCache(tmp_path / "tokens.db")
+    kept.put([(b"key", "row", b"value")])
+    kept.close()
+    assert TokenCache(tmp_path / "tokens.db").get([b"key"]) == {b"key": b"value"}
+    monkeypatch.setattr(token_cache, "MOST_BYTES", 100)
+    assert TokenCache(tmp_path / "tokens.db").get([b"key"]) == {}

@@ -26,7 +26,7 @@ from tuneloop.types import Origin
 
 MOST_ROWS = 20_000
 LONGEST = 1_000             # characters of a prompt, without what all prompts are wrapped in
-LABOUR = 90_000_000         # characters times labels and what it costs to read them: about 20 s on one core
+LABOUR = 100_000_000        # characters times labels and what it costs to read them: about 20 s on one core
 READING = 4                 # what it costs to read a character, in labels
 FEWEST_OF_LABEL = 10        # rows
 FEWEST = 50                 # rows

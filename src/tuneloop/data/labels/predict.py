@@ -17,7 +17,7 @@ from tuneloop.types import Ints
 FOLDS = 5
 STEPS = 20              # of the optimiser; more cost time and make the model surer of wrong labels
 STRENGTH = 3.0          # inverse of the penalty on weights; the rival, which need not doubt its labels, uses more
-MANY = 1_000            # texts from which on what occurs once is left out
+MANY = (1_000, 5_000, 15_000)       # texts from which on words that occur once, twice, three times are left out
 
 
 def out_of_sample(texts: Sequence[str], labels: Ints, folds: Ints) -> NDArray[np.float64]:
@@ -71,7 +71,7 @@ def _features(texts: Sequence[str]) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_union
 
-    rare = 2 if len(texts) >= MANY else 1
+    rare = 1 + sum(len(texts) >= many for many in MANY)
     return make_union(
         TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", min_df=rare, sublinear_tf=True,
                         dtype=np.float32),
