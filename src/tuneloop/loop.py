@@ -228,7 +228,8 @@ def _rival(ready: Prepared, folder: RunFolder, watch: Watcher) -> list[Answers]:
         from tuneloop.evaluation.rival import rival
 
         try:
-            found = rival(ready.rows.train, ready.test)
+            labelled = [row for row in ready.rows.train if row.answer in ready.rows.labels]     # not what is mixed in
+            found = rival(labelled, ready.test)
         except UserError as error:      # scikit-learn is an extra; the verdict does not depend on it
             watch.say(f"The TF-IDF rival is left out. {error.text}")
             return []

@@ -17,6 +17,7 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
 from tuneloop import own_code
 from tuneloop.catalog import Catalog
+from tuneloop.data.read import from_anywhere
 from tuneloop.data.spec import DataSpec
 from tuneloop.errors import UserError, raise_all
 from tuneloop.evaluation.goal import NOT_YET, Goal
@@ -73,10 +74,7 @@ class Recipe:
 
     def portable(self) -> dict[str, Any]:
         """`given` with absolute paths, so that the run folder's copy works from anywhere."""
-        given = {**self.given, "data": dict(self.given["data"])}
-        for key in ("train", "validation", "test"):
-            if given["data"].get(key):
-                given["data"][key] = str((self.root / Path(given["data"][key]).expanduser()).resolve())
+        given = {**self.given, "data": self._portable_data(self.given["data"])}
         given["base"] = self._portable_model(given["base"])
         options = given.get("objective")
         if isinstance(options, dict):
@@ -87,6 +85,17 @@ class Recipe:
             reference = self.own_objective.reference
             given["objective"] = options | {"kind": reference} if isinstance(options, dict) else reference
         return given
+
+    def _portable_data(self, given: dict[str, Any]) -> dict[str, Any]:
+        data = dict(given)
+        for key in ("train", "validation", "test"):
+            if data.get(key):
+                data[key] = from_anywhere(data[key], self.root)
+        if data.get("evaluation_sets"):
+            data["evaluation_sets"] = [from_anywhere(name, self.root) for name in data["evaluation_sets"]]
+        if data.get("mix"):
+            data["mix"] = [source | {"from": from_anywhere(source["from"], self.root)} for source in data["mix"]]
+        return data
 
     def _portable_model(self, name: str) -> str:
         if name.lower() in aliases() or not (self.root / name).exists():     # as models.resolve decides

@@ -97,6 +97,10 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
 }
 
 
+REPORTED = {"too few": "There are 9 rows to learn from"}
+"""What `check` says, where that is not what a refused run says."""
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_rows_that_cannot_be_trusted(fault: str, call: Call, tmp_path: Path, tiny_llama: Path) -> None:
     name, make, told = FAULTS[fault]
@@ -112,7 +116,7 @@ def test_rows_that_cannot_be_trusted(fault: str, call: Call, tmp_path: Path, tin
     assert told in error, error
     code, report = call("check", "recipe.yaml", *words)
     assert code == 2
-    assert all(part in report for part in told.split(": ")), report
+    assert all(part in report for part in REPORTED.get(fault, told).split(": ")), report
     if (tmp_path / "runs").exists():
         (tmp_path / "runs").rmdir()         # it is empty: a run that was refused leaves no folder
     assert sorted(tmp_path.iterdir()) == before

@@ -73,6 +73,29 @@ def test_the_portable_copy_means_the_same_from_anywhere(tmp_path: Path) -> None:
     assert recipe.given["base"] == "./base"
 
 
+@pytest.mark.parametrize(("name", "anywhere"), [
+    ("book.xlsx#Sheet 1", "ROOT/book.xlsx#Sheet 1"), ("../rows.csv", "PARENT/rows.csv"), ("folder", "ROOT/folder"),
+    ("link.csv", "ROOT/link.csv"), ("/a/rows.csv", "/a/rows.csv"), ("-", "-"), ("data:reviews", "data:reviews"),
+    ("hub:owner/name@v1#all/train", "hub:owner/name@v1#all/train"), ("builtin:safety", "builtin:safety"),
+    ("s3://bucket/rows.csv", "s3://bucket/rows.csv"), ("https://e.org/a.xlsx#B", "https://e.org/a.xlsx#B"),
+    ("sqlite:///shop.db#SELECT a FROM b", "sqlite:///ROOT/shop.db#SELECT a FROM b"),
+    ("sqlite:////a/shop.db#SELECT 1", "sqlite:////a/shop.db#SELECT 1"),
+    ("postgresql://h/shop#SELECT 1", "postgresql://h/shop#SELECT 1"),
+    ("docs:manuals/de", "docs:ROOT/manuals/de"), ("docs:/a/manuals", "docs:/a/manuals"),
+])
+def test_every_source_of_rows_means_the_same_from_anywhere(tmp_path: Path, name: str, anywhere: str) -> None:
+    (tmp_path / "rows.csv").touch()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "rows.csv")
+    wanted = anywhere.replace("ROOT", str(tmp_path)).replace("PARENT", str(tmp_path.parent))
+    recipe = made("base: b\ndata: {train: x}", f"data.train={json.dumps(name)}",
+                  f"data.mix={json.dumps([{'from': name, 'weight': 0.1}])}",
+                  f"data.evaluation_sets={json.dumps([name])}", root=tmp_path)
+    data = recipe.portable()["data"]
+    assert data == {"train": wanted, "mix": [{"from": wanted, "weight": 0.1}], "evaluation_sets": [wanted]}
+    again = made(f"base: b\ndata: {json.dumps(data)}", root=tmp_path / "elsewhere")
+    assert again.portable()["data"] == data
+
+
 def test_a_short_name_stays_one_where_a_folder_has_the_same_name(tmp_path: Path) -> None:
     (tmp_path / "smollm2-135m-instruct").mkdir()
     recipe = made("base: smollm2-135m-instruct\ndata: {train: rows.csv}", root=tmp_path)

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
-from tuneloop.types import Conversation, Origin, Preference, Prompt, Ranked, Rated, Rollout, Sample, Text
+from tuneloop.types import (
+    Conversation,
+    Message,
+    Origin,
+    Preference,
+    Prompt,
+    Ranked,
+    Rated,
+    Rollout,
+    Sample,
+    Text,
+    tools_of,
+)
 
-Asked = tuple[tuple[str, str], ...]
+Asked = tuple[tuple[str, ...], ...]
 Row = TypeVar("Row", bound=Sample)
 NOWHERE = Origin("", 0)
 ADDED_LATER = frozenset({"tools", "calls", "media", "call_id", "name"})     # fields, left out where they are empty
@@ -17,7 +29,17 @@ ADDED_LATER = frozenset({"tools", "calls", "media", "call_id", "name"})     # fi
 
 def asked(row: Sample) -> Asked:
     """What a model is shown before it answers. Rows that agree in it share a prompt, whatever carries loss."""
-    return tuple((message.role, message.content) for message in row.prompt)
+    turns = tuple((message.role, message.content, *_beside(message)) for message in row.prompt)
+    tools = tools_of(row)
+    return (*turns, tools) if tools else turns
+
+
+def _beside(message: Message) -> Iterator[str]:
+    """What a turn calls and shows; the ids of calls are names that say nothing."""
+    for call in message.calls:
+        yield from (call.name, call.arguments)
+    for media in message.media:
+        yield from (media.kind, media.where)
 
 
 def content(row: Row) -> Row:
@@ -69,7 +91,7 @@ def _stance(row: Sample) -> tuple[Hashable, Hashable]:
     """What a row speaks of, and what it says of that. Rows that differ in the second alone contradict each other."""
     match row:
         case Conversation():
-            return asked(row), row.answer
+            return asked(row), (row.answer, *_beside(row.messages[-1]))
         case Preference():
             return (asked(row), frozenset({row.chosen, row.rejected})), row.chosen
         case Rated():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle, islice
+from itertools import cycle, islice, zip_longest
 from pathlib import Path
 
 from tuneloop.data.fixes.base import count_of
@@ -39,16 +39,18 @@ class Mixed:
         return f"{said}; it has {self.different:,}, and its weight asks for {self.asked:,}: each is taken {taken}"
 
 
-def mix(sources: Sequence[MixedSource], own_rows: int, root: Path, seed: int) -> list[Mixed]:
+def mix(sources: Sequence[MixedSource], own_rows: int, root: Path, seed: int,
+        shown: Sequence[str] = ()) -> list[Mixed]:
     """Draw from every source its share beside `own_rows` training rows; the same seed draws the same rows.
 
-    Sources are not read whole where their kind allows that. Raises UserError with every source that cannot be read or
+    `shown` has other names of the sources, for people. Sources are not read whole where their kind allows that. Raises UserError with every source that cannot be read or
     has no rows.
     """
     found, problems = [], []
-    for source, count in zip(sources, shares([s.weight for s in sources], own_rows), strict=True):
+    counts = shares([s.weight for s in sources], own_rows)
+    for source, count, name in zip_longest(sources, counts, shown):
         try:
-            found.append(_drawn(source, count, root, seed))
+            found.append(_drawn(source, count, root, seed, name))
         except UserError as error:
             problems.append(error)
     raise_all(problems)
@@ -62,8 +64,8 @@ def shares(weights: Iterable[float], own_rows: int) -> list[int]:
     return [max(1, round(weight * total)) for weight in weights]
 
 
-def _drawn(given: MixedSource, count: int, root: Path, seed: int) -> Mixed:
-    source = open_source(given.source, root)
+def _drawn(given: MixedSource, count: int, root: Path, seed: int, shown: str | None) -> Mixed:
+    source = open_source(given.source, root, shown)
     rows, how = sample_rows(source, count, _seed(given, seed))
     if not rows:
         raise UserError(f"{given.source} (data.mix) holds no rows.", fix="name another source, or leave it out")
@@ -73,5 +75,7 @@ def _drawn(given: MixedSource, count: int, root: Path, seed: int) -> Mixed:
 
 
 def _seed(given: MixedSource, seed: int) -> int:
-    """A source draws the same rows whatever stands beside it."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {given.source}".encode()).digest()[:4])
+    """A source draws the same rows whatever stands beside it, and wherever its file lies: a run goes on from another
+    folder.
+    """
+    return int.from_bytes(hashlib.sha256(f"{seed} {Path(given.source).name}".encode()).digest()[:4])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -105,26 +106,31 @@ def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tok
     if not kept["train"]:
         raise UserError(f"No training row is left with data.max_train_rows={spec.max_train_rows}: rows that share a "
                         "prompt are drawn together.", fix="set it higher")
-    added = for_training(spec, kept, files["train"], root, seed, kind)
+    added = for_training(spec, kept, files["train"], root=root, seed=seed, kind=kind, task=task,
+                         shown=[source["from"] for source in (shown or {}).get("mix") or ()])
     removed["leaks"] += added.leaks
     removed["made_up"] = added.orphans + [item.origin for part, loaded in files.items() if part != "train"
                                           for item in loaded.made_up]
     tokens |= _render([row for row in added.rows if row not in tokens], tokenizer)
     removed["over_length"] += _too_long(tokens, limit, drop=spec.over_length == "drop")
-    kept["train"] = [row for row in added.rows if row in tokens]
-    if task == "labels" and len(label_counts(kept["train"])) == 1:
-        raise UserError(f"All {len(kept['train'])} training rows that are left have the label "
-                        f'"{kept["train"][0].answer}".', wanted="rows of two labels at least",
+    own = kept | {"train": [row for row in added.own if row in tokens]}
+    kept["train"] = [*own["train"], *(row for row in added.others if row in tokens)]
+    if kind is Rollout and added.others:
+        together, whole = _by_prompt({"train": kept["train"]}, tokens, removed)
+        kept, tokens = kept | together, tokens | whole
+    if task == "labels" and len(label_counts(own["train"])) == 1:
+        raise UserError(f"All {len(own['train'])} training rows that are left have the label "
+                        f'"{own["train"][0].answer}".', wanted="rows of two labels at least",
                         fix="raise data.max_train_rows, or hold out less")
     groups = {part: [tokens[row] for row in kept[part]] for part in PARTS}
     rendered = [branch for part in PARTS for group in groups[part] for branch in group.branches]
-    report = _report(files, removed, against, kept, rendered, task, added)
+    report = _report(files, removed, against, kept, own, rendered, task, added)
     if kind is Rated:
         groups = {part: _probed(kept[part], groups[part], kept["train"], tokenizer, limit) for part in PARTS}
     return Rows(**kept, groups=groups, task=task, report=report, seen=_seen(kept, removed),
                 versions={part: loaded.identity for part, loaded in files.items()},
                 files=[file for loaded in files.values() for file in loaded.files],
-                labels=sorted(label_counts(chain(*kept.values()))) if task == "labels" else [])
+                labels=sorted(label_counts(chain(*own.values()))) if task == "labels" else [])
 
 
 Files = dict[str, Loaded]           # by part
@@ -154,7 +160,7 @@ def _without_repeats(files: Files, task: tasks.Task, removed: dict[str, list[Ori
     removed |= {"duplicates": [], "leaks": []}
     for part in reversed(files):
         found: list[Any] = [item.sample for item in files[part].items]
-        kept, duplicates = drop_duplicates(tasks.with_clean_labels(found) if task == "labels" else found)
+        kept, duplicates = drop_duplicates(map(tasks.with_clean_label, found) if task == "labels" else found)
         kept, leaks = without_leaks(kept, list(chain(*rows.values())))
         removed["duplicates"] += duplicates
         removed["leaks"] += [row.origin for row in leaks]
@@ -199,7 +205,7 @@ def _too_long(tokens: dict[Any, Group], limit: int | None, *, drop: bool) -> lis
 def _by_prompt(rows: Kept, tokens: dict[Any, Group], removed: dict[str, list[Origin]]) -> tuple[Kept, dict[Any, Group]]:
     """Rollouts of one prompt as one, each part for itself."""
     whole = {part: by_prompt({row: tokens[row] for row in kept}) for part, kept in rows.items()}
-    removed["put_together"] = [origin for _, origins in whole.values() for origin in origins]
+    removed.setdefault("put_together", []).extend(origin for _, origins in whole.values() for origin in origins)
     return ({part: list(groups) for part, (groups, _) in whole.items()},
             {row: group for groups, _ in whole.values() for row, group in groups.items()})
 
@@ -233,7 +239,8 @@ def _column(own: Loaded, column: str, key: str) -> dict[Origin, Any]:
     if column not in own.table.columns:
         raise UserError(f'{key} names the column "{column}", which {own.table.file} does not have.',
                         wanted=f"one of: {', '.join(own.table.columns)}")
-    return {item.origin: item.values.get(column) for item in own.items}
+    return {item.origin: value if isinstance(value := item.values.get(column), Hashable) else
+            json.dumps(value, sort_keys=True) for item in own.items}
 
 
 def _seen(kept: Kept, removed: Mapping[str, Sequence[Origin]]) -> dict[str, list[Origin]]:
@@ -243,7 +250,7 @@ def _seen(kept: Kept, removed: Mapping[str, Sequence[Origin]]) -> dict[str, list
     return seen | {UNUSED: [o for why, origins in removed.items() if why != "put_together" for o in origins]}
 
 
-def _report(files: Files, removed: dict[str, list[Origin]], against: list[list[Origin]], kept: Kept,
+def _report(files: Files, removed: dict[str, list[Origin]], against: list[list[Origin]], kept: Kept, own: Kept,
             rendered: list[Rendered], task: tasks.Task, added: Added) -> DataReport:
     everything = list(chain(*kept.values()))
     is_labels = task == "labels"
@@ -257,9 +264,9 @@ def _report(files: Files, removed: dict[str, list[Origin]], against: list[list[O
         judged=not isinstance(everything[0], Conversation),
         split={part: len(kept[part]) for part in PARTS},
         task=task,
-        labels={part: label_counts(kept[part]) if is_labels else _verdicts(kept[part]) for part in PARTS}
+        labels={part: label_counts(own[part]) if is_labels else _verdicts(kept[part]) for part in PARTS}
         if is_labels or isinstance(everything[0], Rated) else {},
-        warnings=[*tasks.spelling_warnings(everything), *_unseen_labels(kept)] if is_labels else
+        warnings=[*tasks.spelling_warnings(list(chain(*own.values()))), *_unseen_labels(own)] if is_labels else
         _without_contrast(everything),
         **token_report(rendered),
     )

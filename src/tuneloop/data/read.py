@@ -90,6 +90,22 @@ def open_source(name: str, root: Path, shown: str | None = None) -> Source:
     return source_of_file(path, shown)(name, root, shown)
 
 
+def from_anywhere(name: str, root: Path) -> str:
+    """The name of the same rows whatever folder paths count from: with an absolute path, if it holds one."""
+    if holding := _HOLDS_PATH.fullmatch(name):
+        scheme, path, rest = holding.groups()
+        return f"{scheme}{_absolute(located(path, root)[0])}{rest}"
+    if any(kind.owns(name) for kind in _kinds()):
+        return name
+    path, part = located(name, root)
+    return _absolute(path) + (f"#{part}" if part else "")
+
+
+def _absolute(path: Path) -> str:
+    """A link stays one: its name has a suffix, and images lie beside it."""
+    return str(path.parent.resolve() / path.name)
+
+
 def source_of_file(path: Path, shown: str) -> type[Source]:
     """The kind of source that reads a file. Raises UserError where the file cannot be opened."""
     with opened(path, shown) as file:
@@ -109,6 +125,10 @@ def source_of_file(path: Path, shown: str) -> type[Source]:
 
 def _kinds() -> Iterator[type[Source]]:
     return map(SOURCES.get, SOURCES.names)
+
+
+_HOLDS_PATH = re.compile(r"(docs:|sqlite(?:\+\w+)?:///)([^/:#?][^#?]*)(#.*|)", re.DOTALL)
+"""Names that are addresses, with a relative path in them."""
 
 
 def without_secrets(name: str) -> str:

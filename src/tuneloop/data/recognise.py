@@ -206,7 +206,8 @@ def _liked(head: Table) -> frozenset[str]:
     liked = set()
     for column in head.columns:
         if column.lower() in LIKED:
-            said = [is_liked(row.values[column]) is not None for row in head.rows if column in row.values]
+            said = [is_liked(value) is not None for row in head.rows
+                    if (value := row.values.get(column)) not in (None, "")]
             if 2 * sum(said) > len(said):
                 liked.add(column)
     return frozenset(liked)

@@ -55,10 +55,12 @@ def _answers_once(row: Conversation) -> bool:
     return not row.messages[-1].calls and not any(m.role == "assistant" and m.train for m in row.prompt)
 
 
-def with_clean_labels(rows: Sequence[Conversation]) -> list[Conversation]:
-    """The rows with the spaces around their answers taken off: `positive ` and `positive` are one label."""
-    return [row if (label := row.answer.strip()) == row.answer else
-            replace(row, messages=(*row.prompt, replace(row.messages[-1], content=label))) for row in rows]
+def with_clean_label(row: Conversation) -> Conversation:
+    """The row with the spaces around its answer taken off: `positive ` and `positive` are one label."""
+    label = row.answer.strip()
+    if label == row.answer:
+        return row
+    return replace(row, messages=(*row.prompt, replace(row.messages[-1], content=label)))
 
 
 def spelling_warnings(rows: Sequence[Conversation]) -> list[str]:

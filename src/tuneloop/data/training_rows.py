@@ -10,12 +10,13 @@ from typing import Any
 
 from tuneloop.data.augment.apart import beside
 from tuneloop.data.fix import Step, apply_all
-from tuneloop.data.fixes.base import Item
+from tuneloop.data.fixes.base import Again, Item
 from tuneloop.data.load import Loaded, Wanted, made_of
 from tuneloop.data.mix import Mixed, mix
 from tuneloop.data.read import Table
 from tuneloop.data.spec import DataSpec
 from tuneloop.data.split import without_leaks
+from tuneloop.data.task import Task, with_clean_label
 from tuneloop.errors import UserError
 from tuneloop.types import Origin
 
@@ -24,31 +25,44 @@ from tuneloop.types import Origin
 class Added:
     """The training rows as they are then; what was mended, what was mixed in, and what was left out as held out."""
 
-    rows: list[Any]
+    own: list[Any]
+    others: list[Any]           # that were mixed in: they have no say in what the labels of the task are
     steps: list[Step]
     mixed: list[Mixed]
     leaks: list[Origin]
     orphans: list[Origin]       # made from rows that do not train
 
+    @property
+    def rows(self) -> list[Any]:
+        return [*self.own, *self.others]
 
-def for_training(spec: DataSpec, kept: Mapping[str, Sequence[Any]], own: Loaded, root: Path, seed: int,
-                 kind: type[Any]) -> Added:
+
+def for_training(spec: DataSpec, kept: Mapping[str, Sequence[Any]], own: Loaded, *, root: Path, seed: int,
+                 kind: type[Any], task: Task, shown: Sequence[str] = ()) -> Added:
     """The training rows of `kept` after fixes that are for them alone, with the rows that data.mix names.
 
-    Rows that ask what a held-out row asks are left out. Raises UserError where a source cannot be read.
+    `shown` has other names of those sources, for people. Rows that ask what a held-out row asks are left out. Raises
+    UserError where a source cannot be read.
     """
     held_out = [*kept["validation"], *kept["test"]]
     made_up = beside(own.made_up, [row.origin for row in kept["train"]])
-    items = [*_items(kept["train"], own), *made_up.train]
-    items, steps = apply_all(items, [fix for fix in spec.fix if fix.only_training], own.tools)
-    rows: list[Any] = [item.sample for item in items]
-    mixed = mix(spec.mix, len(rows), root, seed) if spec.mix else []
-    rows += chain.from_iterable(_samples(one, kind, spec) for one in mixed)
-    rows, leaks = without_leaks(rows, held_out)
+    items, tools = [*_items(kept["train"], own), *made_up.train], own.tools
+    if task == "labels":
+        items = [replace(item, sample=with_clean_label(item.sample)) for item in items]
+        tools = replace(tools, again=_clean(tools.again))
+    items, steps = apply_all(items, [fix for fix in spec.fix if fix.only_training], tools)
+    mixed = mix(spec.mix, len(items), root, seed, shown) if spec.mix else []
+    rows, leaks = without_leaks([item.sample for item in items], held_out)
+    others, more = without_leaks(list(chain.from_iterable(_samples(one, kind, spec) for one in mixed)), held_out)
     if not rows:
         raise UserError("No training row is left: each asks what a held-out row asks.",
                         fix="name other files, or hold out less")
-    return Added(rows, steps, mixed, [row.origin for row in leaks], [item.origin for item in made_up.left_out])
+    return Added(rows, others, steps, mixed, [row.origin for row in [*leaks, *more]],
+                 [item.origin for item in made_up.left_out])
+
+
+def _clean(again: Again) -> Again:
+    return lambda values, origin: with_clean_label(again(values, origin))
 
 
 def _items(rows: Iterable[Any], own: Loaded) -> list[Item]:

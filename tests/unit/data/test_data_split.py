@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tuneloop.data.clean import asked, conflicts, drop_duplicates
 from tuneloop.data.split import draw, largest_remainder, split, without_leaks
-from tuneloop.data.task import decide, spelling_warnings, with_clean_labels
+from tuneloop.data.task import decide, spelling_warnings, with_clean_label
 from tuneloop.errors import UserError
 from tuneloop.types import Conversation, Message, Origin
 
@@ -120,8 +120,8 @@ def test_one_class_teaches_nothing() -> None:
 
 
 def test_spellings_of_labels() -> None:
-    rows = with_clean_labels([chat("1", "Good ", 1), chat("2", "good", 2), chat("3", " good", 3), chat("4", "go od", 4),
-                              chat("5", "bad", 5)])
+    rows = [with_clean_label(chat(str(line), answer, line))
+            for line, answer in enumerate(("Good ", "good", " good", "go od", "bad"), 1)]
     assert [r.answer for r in rows] == ["Good", "good", "good", "go od", "bad"]
     first, second = spelling_warnings(rows)
     assert first.startswith('the label "Good" (line 1) differs from "good" only in case')

@@ -48,8 +48,8 @@ def test_the_first_accent_may_come_late(encoding: str) -> None:
 @pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
 def test_bytes_that_do_not_fit_are_named_by_line(ends: str) -> None:
     text = f"plain{ends}" * 30 + f"déjà{ends}" * 10
-    with pytest.raises(UserError, match=r"line 41: the byte 0xe9 cannot be decoded as UTF-8, as the rest of the file is "
-                                        r"\(2 such bytes in all\)"):
+    with pytest.raises(UserError, match=r"line 41: the byte 0xe9 cannot be decoded as UTF-8, as the rest of the file "
+                                        r"is \(2 such bytes in all\)"):
         decoded(text.encode() + b"d\xe9j\xe9" + ends.encode() + b"end", 7)
 
 

@@ -234,6 +234,23 @@ def test_rows_as_texts() -> None:
     assert subject(written(Text("All\nof it", Origin("t", 1)), frames)) == "all of it\n"
 
 
+def test_it_does_not_matter_where_in_a_file_rows_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuneloop.data.near.rows.SAMPLED", 40)
+    texts = sentences(100, seed=12, words=4)
+    rows = [chat(f"{INSTRUCTION if i < 50 else 'translate into french, and say nothing else: '} {text}", text, i)
+            for i, text in enumerate(texts)]
+    assert len(frames_of(rows).beginnings) == 2
+    assert frames_of(rows) == frames_of(rows[::-1])
+
+
+def test_rows_made_from_one_are_alike_and_what_is_alike_to_either() -> None:
+    long, other, alone = (text for text in sentences(3, seed=13, words=12))
+    rows = [chat(long, "a", 1), chat(other, "b", 1), chat(f"{other} again", "c", 2), chat(alone, "d", 3)]
+    found = alike(rows)
+    assert {origin.line for origin in found} == {1, 2}
+    assert len(set(found.values())) == 1
+
+
 def test_a_long_instruction_makes_no_rows_alike() -> None:
     texts = [*sentences(60, seed=9, words=4), "a fine film with a fine cast and a story that lasts for days",
              "a fine film with a fine cast and a story that lasts for ages"]

@@ -16,6 +16,7 @@ from tuneloop.data.versions.rows import Identity, row_hash
 from tuneloop.data.versions.seen import UNUSED
 from tuneloop.errors import UserError
 from tuneloop.models.tokenizer import ChatTokenizer
+from tuneloop.types import Rollout
 
 TOKENIZER = cast(ChatTokenizer, CharacterTokenizer())
 WORDS = ("apple harbour violin granite meadow lantern copper thistle walnut saddle pepper anchor velvet marble "
@@ -121,6 +122,54 @@ def test_rows_of_other_sources_are_mixed_into_training(tmp_path: Path) -> None:
     assert len(mixed) + found.report.removed["leaks"].count == 12      # 0.3 of 28 + 12
     assert held_out not in asked(found.train)
     assert "30 % of the training rows" in found.report.mixed[0]
+
+
+def test_rows_of_other_sources_are_no_labels(tmp_path: Path) -> None:
+    write(tmp_path, [{**row, "completion": ("good", "bad ")[i % 2]} for i, row in enumerate(different(40))])
+    write(tmp_path, [{"prompt": f"Why {WORDS[i]}?", "completion": f"Because of {i}."} for i in range(18)], "more.jsonl")
+    found = prepared(tmp_path, mix=[{"from": "more.jsonl", "weight": 0.2}])
+    assert (found.task, found.labels) == ("labels", ["bad", "good"])
+    assert found.report.labels["train"] == {"bad": 14, "good": 14}
+    assert (len(found.train), found.report.split["train"], found.report.warnings) == (35, 35, [])
+
+
+def test_labels_are_as_clean_in_rows_that_are_made_up(tmp_path: Path) -> None:
+    rows = [{**row, "completion": ("good", "bad ")[i % 2]} for i, row in enumerate(different(40))]
+    made = [{**row, "prompt": f"Please: {row['prompt']}", AUGMENTED_FROM: digest_of(row)} for row in rows]
+    write(tmp_path, [*rows, *made])
+    found = prepared(tmp_path, fix=[{"kind": "augment", "by": ["casing"]}])
+    assert found.labels == ["bad", "good"]
+    assert found.report.labels["train"] == {"bad": 42, "good": 42}
+
+
+def test_rows_cut_from_one_are_on_one_side(tmp_path: Path) -> None:
+    write(tmp_path, [{"messages": [{"role": role, "content": f"{row[key]} {WORDS[row_at]}"} for row_at in range(3)
+                                   for role, key in (("user", "prompt"), ("assistant", "completion"))]}
+                     for row in different(30)])
+    found = prepared(tmp_path, fix=[{"kind": "split_long", "max_characters": 60}])
+    sides = [{row.origin.line for row in getattr(found, part)} for part in ("train", "validation", "test")]
+    assert sum(map(len, sides)) == len(set().union(*sides)) == 30
+    assert sum(found.report.split.values()) > 60
+
+
+def test_sampled_answers_that_are_mixed_in_are_put_together(tmp_path: Path) -> None:
+    def sampled(start: int) -> list[dict[str, Any]]:
+        return [{**row, "reward": reward} for row in different(18, start) for reward in (0, 1)]
+
+    write(tmp_path, sampled(0))
+    write(tmp_path, sampled(40), "more.jsonl")
+    found = prepare(DataSpec.model_validate({"train": "train.jsonl", "mix": [{"from": "more.jsonl", "weight": 0.8}]}),
+                    tmp_path, TOKENIZER, None, 0, Rollout)
+    mixed = [row for row in found.train if row.origin.file == "more.jsonl"]
+    assert [sorted(row.rewards) for row in mixed] == [[0.0, 1.0]] * 18
+    assert all(len(group.branches) == 2 for group in found.groups["train"])
+
+
+def test_groups_may_be_named_by_lists(tmp_path: Path) -> None:
+    write(tmp_path, [{**row, "customer": [i % 20]} for i, row in enumerate(different(40))])
+    found = prepared(tmp_path, split={"test": 10, "group": "customer"})
+    customers = [{row.origin.line % 20 for row in getattr(found, part)} for part in ("train", "validation", "test")]
+    assert sum(map(len, customers)) == 20
 
 
 def test_what_a_record_holds_of_the_rows(tmp_path: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from tuneloop.data.clean import written
+from tuneloop.data.clean import asked, conflicts, written
 from tuneloop.types import (
     Conversation,
     Media,
@@ -35,6 +36,23 @@ ASKED = '[{"role": "user", "content": "Q", "train": true}]'
 def test_rows_of_the_first_kinds_are_written_as_they_always_were(row: Sample, text: str) -> None:
     """The texts are those of the version before tools."""
     assert written(row) == text
+
+
+def test_what_is_asked_is_what_it_always_was_for_rows_without_tools_and_media() -> None:
+    assert asked(Conversation((Q, A, Q, A), HERE)) == (("user", "Q"), ("assistant", "é"), ("user", "Q"))
+
+
+def test_rows_with_other_tools_calls_or_images_ask_something_else() -> None:
+    call = [Message("assistant", "", calls=(ToolCall("f", arguments, "id" + arguments),)) for arguments in ("{}", "[]")]
+    shown = [Message("user", "<image>", media=(Media("image", where),)) for where in ("a.png", "b.png")]
+    rows = [Conversation((Q, A), HERE), Conversation((Q, A), HERE, ("{}",)), Conversation((Q, A), HERE, ("[]",)),
+            *(Conversation((Q, turn, Message("tool", "x"), A), HERE) for turn in call),
+            *(Conversation((turn, A), HERE) for turn in shown)]
+    assert len(set(map(asked, rows))) == len(rows)
+    same = replace(call[0], calls=(ToolCall("f", "{}", "another id"),))
+    assert asked(Conversation((Q, call[0], A), HERE)) == asked(Conversation((Q, same, A), HERE))
+    assert conflicts([Conversation((Q, turn), HERE) for turn in (call[0], same)]) == []
+    assert conflicts([Conversation((Q, turn), HERE) for turn in call]) == [[HERE, HERE]]
 
 
 def test_tools_calls_and_media_are_written_where_they_are() -> None:

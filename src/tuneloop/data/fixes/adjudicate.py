@@ -72,7 +72,8 @@ class Fix(base.Fix):
                     changed.add(item.origin)
                 rows.append(tools.changed(item, place.write(item.values, label) | {CONFIDENCE: round(sure, 4)}))
         why = f"what {len(ratings.people):,} annotators said, each weighed by how they err (Dawid and Skene 1979)"
-        what = f"{len(done):,} items have one label now; that of {count_of(changed)} is another than before"
+        what = f"{len(done):,} items have one label now" + (
+            f"; that of {count_of(changed)} is another than before" if changed else "")
         log = [Change(what, why, changed, ratings.skills(settled)),
                Change(f"{count_of(further)} dropped", "further ratings of the same item", further),
                Change(f"{count_of(unsure)} dropped", f"the label is less sure than {self.least_confidence:g}", unsure)]

@@ -115,7 +115,10 @@ def pairs(items: Ints, annotators: Ints, values: Ints) -> list[Pair]:
 
 
 def with_the_others(items: Ints, annotators: Ints, values: Ints) -> dict[int, tuple[int, int]]:
-    """For each annotator: on how many items the others have a majority, and on how many of these they say the same."""
+    """For each annotator: on how many items the others tell whether they are right, and on how many they are.
+
+    Right is what most others say. An item tells nothing where that is one of two or more that are as frequent.
+    """
     _, cell, count = np.unique(np.stack([items, values]), axis=1, return_inverse=True, return_counts=True)
     cell = cell.ravel()
     own = count[cell]

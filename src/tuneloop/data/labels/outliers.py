@@ -34,7 +34,7 @@ def likeness(texts: Sequence[str]) -> Numbers:
     Words and runs of four letters, hashed.
     """
     counts = np.stack([np.bincount(*_hashed(text), WIDTH) for text in texts])
-    weights = np.log1p(counts) * np.log((1 + len(texts)) / (1 + (counts > 0).sum(axis=0)))
+    weights = np.log1p(counts) * (1 + np.log((1 + len(texts)) / (1 + (counts > 0).sum(axis=0))))
     vectors = (weights / np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), 1e-9)).astype(np.float32)
     cosines = vectors @ vectors.T
     np.fill_diagonal(cosines, -1)

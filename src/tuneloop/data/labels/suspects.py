@@ -15,6 +15,7 @@ from tuneloop.types import Ints
 
 Numbers = NDArray[np.float64]
 Prune = Literal["noise_rate", "class", "both"]
+ROUNDING = 1e-6         # by which a probability may fall short of a mean that it is a part of
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def confident_joint(labels: Ints, probabilities: Numbers) -> Numbers:
     (equations 1 and 2), and for none where there is none.
     """
     counts = np.bincount(labels, minlength=probabilities.shape[1])
-    sure = probabilities >= _thresholds(labels, probabilities, counts)
+    sure = probabilities >= _thresholds(labels, probabilities, counts) - ROUNDING
     counted = sure.any(axis=1)
     true = np.where(sure, probabilities, -1).argmax(axis=1)
     joint = np.zeros((len(counts), len(counts)))

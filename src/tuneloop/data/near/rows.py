@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import blake2b
+from heapq import nsmallest
+
+import numpy as np
 
 from tuneloop.data.checks.base import answers_of
 from tuneloop.data.near.frames import Frames
+from tuneloop.data.near.links import components
 from tuneloop.data.near.pairs import NEAR, near
 from tuneloop.data.near.shingles import jaccard, plain, shingles
 from tuneloop.types import Conversation, Message, Origin, Rollout, Sample
@@ -16,7 +20,15 @@ SAMPLED = 5_000         # prompts whose frames are taken for those of all
 
 def frames_of(samples: Sequence[Sample]) -> Frames:
     """The frames of the prompts of these samples."""
-    return Frames.of([_prompt(sample) for sample in samples[:SAMPLED]])
+    if len(samples) > SAMPLED:
+        samples = nsmallest(SAMPLED, samples, key=_draw)
+    return Frames.of([_prompt(sample) for sample in samples])
+
+
+def _draw(sample: Sample) -> bytes:
+    """By what a row says, so that it does not matter where in its file it stands."""
+    said = "\n".join([*(turn.content for turn in sample.prompt), sample.answer])
+    return blake2b(said.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def written(sample: Sample, frames: Frames) -> str:
@@ -51,11 +63,14 @@ def is_sampled(sample: Sample) -> bool:
 def alike(samples: Sequence[Sample], threshold: float = NEAR) -> dict[Origin, int]:
     """For each row that asks nearly what another asks, the number of their cluster; the others are not in it.
 
-    A split that keeps clusters together has no near-duplicates on two sides.
+    A split that keeps clusters together has no near-duplicates on two sides. Rows made from one are in one cluster.
     """
     frames = frames_of(samples)
     subjects = [subject(written(sample, frames)) for sample in samples]
-    clusters = near(subjects, threshold, pieces=pieces).clusters().tolist()
+    first: dict[Origin, int] = {}
+    same_row = np.array([first.setdefault(sample.origin, number) for number, sample in enumerate(samples)], np.int64)
+    nearly = near(subjects, threshold, pieces=pieces).clusters()
+    clusters = components(len(samples), same_row, nearly).tolist()
     shared = {cluster for number, cluster in enumerate(clusters) if cluster != number}
     return {sample.origin: cluster for sample, cluster in zip(samples, clusters, strict=True) if cluster in shared}
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 
 def strange(kind: Any) -> bool:
     """Whether no honest data set has such a column, or none that needs it: views, unions, run ends."""
@@ -16,7 +18,7 @@ def strange(kind: Any) -> bool:
                                        types.is_large_list_view)):
         return True
     if types.is_dictionary(kind):
-        return types.is_nested(kind.value_type) or strange(kind.value_type)
+        return not (types.is_primitive(kind.value_type) or is_text(kind.value_type))
     return any(strange(kind.field(i).type) for i in range(kind.num_fields))
 
 
@@ -26,6 +28,8 @@ def bytes_of(array: Any) -> int:
     from pyarrow import types
 
     kind = array.type
+    if types.is_string_view(kind) or types.is_binary_view(kind):
+        return _viewed(array) + 8 * len(array)
     if is_text(kind):
         return _sum(pc.binary_length(array))
     if types.is_dictionary(kind) and is_text(kind.value_type):
@@ -47,11 +51,19 @@ def _sum(lengths: Any) -> int:
 
 
 def is_text(kind: Any) -> bool:
-    """Texts and bytes of any length."""
+    """Texts and bytes of any length, each stored for itself."""
     from pyarrow import types
 
-    return any(is_one(kind) for is_one in (types.is_string, types.is_large_string, types.is_string_view,
-                                           types.is_binary, types.is_large_binary, types.is_binary_view))
+    return any(is_one(kind) for is_one in (types.is_string, types.is_large_string, types.is_binary,
+                                           types.is_large_binary))
+
+
+def _viewed(array: Any) -> int:
+    """A view of a text is 16 bytes, of which the first four are its length; several may be of the same text."""
+    if not len(array):
+        return 0
+    views = np.frombuffer(array.buffers()[1], np.int32, 4 * (array.offset + len(array)))
+    return int(views[4 * array.offset::4].clip(min=0).sum(dtype=np.int64))
 
 
 def dense(kind: Any) -> Any:

@@ -127,6 +127,6 @@ def _without_examples(value: Any, found: Family) -> Any:
         return value
     named = {(place["file"], line) for place in value.get("places", []) for line in place["lines"]}
     finding = "places" in value
-    may_be_of_it = finding and (named & found.places or value["rows"] > len(named))     # long lists of places are cut
+    may_be_of_it = finding and (named & found.places or value.get("rows", 0) > len(named))     # long lists of places are cut
     hidden: dict[str, Any] = {"examples": []} if value.get("examples") and may_be_of_it else {}
     return {key: _without_examples(inner, found) for key, inner in value.items()} | hidden

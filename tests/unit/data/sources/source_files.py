@@ -20,7 +20,8 @@ import pytest
 from tuneloop.data.read import Row, Table, open_source, read_table
 from tuneloop.errors import UserError
 
-ROWS: list[dict[str, Any]] = [{"text": f"Wörter, {i} “quoted”\nand more", "label": "yes" if i % 3 else "no"} for i in range(40)]
+ROWS: list[dict[str, Any]] = [{"text": f"Wörter, {i} “quoted”\nand more", "label": "yes" if i % 3 else "no"}
+                              for i in range(40)]
 
 
 def as_jsonl(rows: list[dict[str, Any]]) -> bytes:
@@ -97,9 +98,14 @@ def values(rows: list[Row]) -> list[dict[str, Any]]:
 
 def refused(folder: Path, name: str, data: bytes | str | None = None) -> str:
     """What is said when the source is opened and read to its end."""
+    return until_refused(folder, name, data)[1]
+
+
+def until_refused(folder: Path, name: str, data: bytes | str | None = None) -> tuple[list[Row], str]:
+    """The rows that come before the source is refused, and what is said then."""
     if data is not None:
         write(folder, name, data)
+    rows: list[Row] = []
     with pytest.raises(UserError) as caught:
-        for _ in open_source(name, folder).rows():
-            pass
-    return caught.value.text
+        rows.extend(open_source(name, folder).rows())
+    return rows, caught.value.text

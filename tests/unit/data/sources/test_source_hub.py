@@ -162,7 +162,8 @@ def test_what_cannot_be_had_is_said(hub: FakeHub, tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize(("configs", "files", "parts"), [
     (None, ["a.csv", "b.csv", "notes.txt"], {"default/train": ["a.csv", "b.csv"]}),
-    (None, ["train.csv", "valid.csv", "extra.csv"], {"default/train": ["train.csv"], "default/validation": ["valid.csv"]}),
+    (None, ["train.csv", "valid.csv", "extra.csv"],
+     {"default/train": ["train.csv"], "default/validation": ["valid.csv"]}),
     (None, ["train.csv", "train.parquet", "test.parquet"],
      {"default/train": ["train.parquet"], "default/test": ["test.parquet"]}),
     ([{"config_name": "x", "data_dir": "x"}], ["x/test/1.csv", "y/train.csv"], {"x/test": ["x/test/1.csv"]}),

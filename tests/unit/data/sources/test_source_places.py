@@ -13,11 +13,9 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from source_files import FORMATS, ROWS, as_csv, as_excel, as_jsonl, refused, table, values, write
+from source_files import FORMATS, ROWS, as_csv, as_excel, as_jsonl, refused, table, until_refused, values, write
 
-from tuneloop.data.read import open_source
 from tuneloop.data.sources import remote, stdin
-from tuneloop.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -61,13 +59,10 @@ def test_every_bad_file_of_a_folder_is_named_and_the_others_are_read(tmp_path: P
     write(tmp_path, "all/a.jsonl", '{"a": 1}\nbroken\n')
     write(tmp_path, "all/b.csv", "")
     write(tmp_path, "all/c.jsonl", '{"a": 3}\n')
-    rows = []
-    with pytest.raises(UserError) as caught:
-        for row in open_source("all", tmp_path).rows():
-            rows.append(row.values["a"])
-    assert rows == [1, 3]
-    assert "all/a.jsonl line 2: not valid JSON" in caught.value.text
-    assert "all/b.csv is empty" in caught.value.text
+    rows, said = until_refused(tmp_path, "all")
+    assert values(rows) == [{"a": 1}, {"a": 3}]
+    assert "all/a.jsonl line 2: not valid JSON" in said
+    assert "all/b.csv is empty" in said
 
 
 def test_folders_without_rows(tmp_path: Path) -> None:

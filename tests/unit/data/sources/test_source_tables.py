@@ -19,6 +19,7 @@ from source_files import FORMATS, ROWS, as_arrow, as_excel, as_parquet, refused,
 
 from tuneloop.data import files
 from tuneloop.data.sources import _batches, parquet
+from tuneloop.data.sources._arrow_kinds import bytes_of, dense
 from tuneloop.data.sources._arrow_sizes import batch_sizes
 from tuneloop.data.sources._plain import plain
 
@@ -224,3 +225,48 @@ def test_zip_archives_are_no_workbooks_and_may_be_bombs(tmp_path: Path, monkeypa
 def test_missing_openpyxl_is_named_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     assert "pip install 'tuneloop[data]'" in refused(tmp_path, "rows.xlsx", as_excel(ROWS))
+
+
+@pytest.mark.parametrize("column", [
+    pa.array([["x" * 50] * 9] * 20).cast(pa.list_(pa.dictionary(pa.int32(), pa.string()))),
+    pa.array([{"a": {"b": "x" * 500}}] * 20,
+             pa.struct([("a", pa.struct([("b", pa.dictionary(pa.int8(), pa.string()))]))])),
+    pa.array([[("k", "x" * 500)]] * 20, pa.map_(pa.string(), pa.string())),
+    pa.array([b"x" * 500] * 20, pa.binary_view()),
+])
+def test_what_values_hold_is_counted_wherever_they_are(column: Any) -> None:
+    """At least 20 times 450 bytes, and no more than twice that with what lists and numbers take."""
+    assert 20 * 450 <= bytes_of(column) < 2 * 20 * 500
+    assert bytes_of(column.slice(5, 2)) * 10 == bytes_of(column)
+    dense_kind = dense(column.type)
+    assert column.cast(dense_kind).to_pylist() == column.to_pylist()
+
+
+@pytest.mark.parametrize("column", [
+    pa.RunEndEncodedArray.from_arrays(pa.array([10**6]), pa.array(["x"])),
+    pa.ListViewArray.from_arrays(pa.array([0] * 9, pa.int32()), pa.array([1] * 9, pa.int32()), pa.array(["x"])),
+])
+def test_kinds_in_which_rows_share_values_are_not_read(column: Any, tmp_path: Path) -> None:
+    batch, sink = pa.record_batch({"text": column}), pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    said = refused(tmp_path, "rows.arrows", sink.getvalue().to_pybytes())
+    assert "the column text is of the kind " in said
+    assert "which is not read" in said
+
+
+def test_rows_of_nothing_are_no_way_around_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "BOMB_BYTES", 10**6)
+    batch, sink = pa.record_batch({"a": pa.nulls(10**9)}), pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    assert "looks like a decompression bomb" in refused(tmp_path, "rows.arrows", sink.getvalue().to_pybytes())
+
+
+def test_views_of_texts_as_polars_writes_them_are_read(tmp_path: Path) -> None:
+    texts = ["a", None, "long enough for a view"]
+    batch, sink = pa.record_batch({"text": pa.array(texts, pa.string_view())}), pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    found = table(tmp_path, "rows.arrow", sink.getvalue().to_pybytes())
+    assert [row.values["text"] for row in found.rows] == texts
