@@ -76,8 +76,8 @@ def looked_at(public: Public, folder: Path) -> Examined:
 
 
 def section(public: Public, found: Examined) -> str:
-    lines = [f"## {public.title}", "", f"**{found.verdict}**. "
-             + "; ".join(f"{file.part}: `{Path(file.file).name}`, {file.rows:,} rows" for file in found.files) + ".", ""]
+    files = "; ".join(f"{file.part}: `{Path(file.file).name}`, {file.rows:,} rows" for file in found.files)
+    lines = [f"## {public.title}", "", f"**{found.verdict}**. {files}.", ""]
     for finding in found.findings[:SHOWN_FINDINGS]:
         where = "; ".join(str(finding.places).split("; ")[:3]).replace(str(Path.home()), "~")
         lines.append(f"- *{finding.check}* ({finding.severity}): {finding.what}{': ' + where if where else ''}")

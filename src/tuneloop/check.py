@@ -11,6 +11,7 @@ from tuneloop.data.checks.base import Check
 from tuneloop.data.examine import Examined, FirstLook, Input, Reading, examine
 from tuneloop.data.files import located
 from tuneloop.data.findings import Finding
+from tuneloop.data.fixes.base import Again, Tools
 from tuneloop.data.spec import DataSpec
 from tuneloop.data.versions.file_state import states_of
 from tuneloop.record import find_runs
@@ -35,7 +36,8 @@ class Subject:
 def check(subject: Subject, *, names: Sequence[str] | None = None, first_look: FirstLook | None = None) -> Examined:
     """Every check over every file of `subject`; with a tokenizer also the proof of the loss mask."""
     data = subject.data
-    reading = Reading(subject.root, subject.kind, data.prompt, data.answer, data.system, data.drop_empty)
+    reading = Reading(subject.root, subject.kind, data.prompt, data.answer, data.system, data.drop_empty,
+                      [fix for fix in data.fix if not fix.only_training], _tools_of(subject))
     found = examine(_inputs(subject), reading, names=names, more=_of_base(subject), first_look=first_look)
     return replace(found, findings=[*found.findings, *_changed_files(subject)])
 
@@ -56,6 +58,16 @@ def _inputs(subject: Subject) -> list[Input]:
     parts = [(part, getattr(data, part)) for part in ("train", "validation", "test")]
     sets = [Input("evaluation", name) for name in data.evaluation_sets]
     return [*sets, *(Input(part, name, str(shown.get(part) or name)) for part, name in parts if name)]
+
+
+def _tools_of(subject: Subject) -> Callable[[Again], Tools]:
+    """What the recipe's fixes may use, as in a run."""
+    tokenizer = subject.tokenizer
+    if tokenizer is None:
+        return Tools
+    from tuneloop.data.proof import with_tokenizer
+
+    return lambda again: with_tokenizer(Tools(again), tokenizer)
 
 
 def _of_base(subject: Subject) -> Callable[[], dict[str, Check]]:

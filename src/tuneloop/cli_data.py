@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
+from rich.text import Text
 
 from tuneloop.cli_base import AsJson, Lines, console, is_override, print_json, recipe_of
 from tuneloop.errors import UserError
@@ -25,6 +26,7 @@ WHAT = typer.Argument(help="a recipe, or data: a file, a folder, - for standard 
 COLOURS = {"blocks": "red", "fix": "yellow", "note": "dim"}
 SHOWN_EXAMPLES = 2
 EXAMPLE_WIDTH = 150
+NARROWEST = 30
 
 
 def check(words: Annotated[list[str] | None, WHAT] = None,
@@ -138,10 +140,9 @@ def _show_first(rows: int, findings: list[Finding]) -> None:
 
 def _show(examined: Examined) -> None:
     for file in examined.files:
-        console.print(f"{file.part}: [bold]{escape(file.file)}[/], {escape(file.kind)}, {file.rows:,} rows; "
-                      f"{escape(file.format)}", soft_wrap=True)
+        _hang(f"{file.part}: ", f"[bold]{escape(file.file)}[/], {escape(file.about)}")
         for note in file.notes:
-            console.print(f"  [dim]note: {escape(note)}[/]", soft_wrap=True)
+            _hang("  [dim]note:[/] ", f"[dim]{escape(note)}[/]")
     for finding in examined.findings:
         _show_finding(finding)
     if "loss_mask" in examined.facts and not any(f.check == "proof" and f.severity == "blocks"
@@ -151,11 +152,24 @@ def _show(examined: Examined) -> None:
 
 def _show_finding(finding: Finding) -> None:
     colour = COLOURS[finding.severity]
-    console.print(f"[{colour}]{finding.severity:>6}[/] [dim]{finding.check}[/]  {escape(str(finding))}", soft_wrap=True)
+    _hang(f"[{colour}]{finding.severity:>6}[/] ", f"[dim]{finding.check}[/]  {escape(str(finding))}")
     for example in finding.examples[:SHOWN_EXAMPLES]:
-        console.print(f"         [dim]{escape(_short(example))}[/]", soft_wrap=True)
-    if finding.fix:
+        _hang("         ", f"[dim]{escape(_short(example))}[/]")
+    if "tuneloop " in finding.fix:      # is copied, which line ends would spoil
         console.print(f"         → {escape(finding.fix)}", soft_wrap=True)
+    elif finding.fix:
+        _hang("         → ", escape(finding.fix))
+
+
+def _hang(first: str, text: str) -> None:
+    """`text` behind `first`; in a terminal words stay whole, and further lines begin below its first word."""
+    if not console.is_terminal:         # lines of a file are searched and counted
+        console.print(first + text, soft_wrap=True)
+        return
+    start = Text.from_markup(first)
+    lines = Text.from_markup(text).wrap(console, max(console.width - start.cell_len, NARROWEST))
+    for number, line in enumerate(lines):
+        console.print((start if number == 0 else Text(" " * start.cell_len)) + line, soft_wrap=True)
 
 
 def _show_verdict(examined: Examined, page: Path | None) -> None:
@@ -164,9 +178,14 @@ def _show_verdict(examined: Examined, page: Path | None) -> None:
     said = {"blocks": "that stop training", "fix": "to fix first", "note": "worth knowing"}
     told = ", ".join(f"{counts[severity]} {what}" for severity, what in said.items() if counts[severity])
     console.print(f"[bold {colour}]{examined.verdict}[/]: {told or 'nothing was found'} "
-                  f"[dim]({examined.rows:,} rows, {len(examined.looked_for)} checks, {examined.seconds:.0f} s)[/]")
+                  f"[dim]({_count(examined.rows, 'row')}, {_count(len(examined.looked_for), 'check')}, "
+                  f"{examined.seconds:.0f} s)[/]")
     if page:
         console.print(f"Report: [bold]{escape(str(page))}[/]")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" + "s" * (number != 1)
 
 
 def _short(text: str) -> str:

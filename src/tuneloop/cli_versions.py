@@ -13,7 +13,7 @@ from tuneloop.cli_base import AsJson, Runs, console, print_json
 from tuneloop.errors import UserError
 
 if TYPE_CHECKING:
-    from tuneloop.data.fixes.base import Generate
+    from tuneloop.data.fixes.base import Again, Tools
 
 data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", add_completion=False,
                    help="Versions of rows: kept by content, with what they were made from. A recipe names one as "
@@ -21,8 +21,8 @@ data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", add_completion
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="a name, or 4 digits or more of an id")]
 From = Annotated[str, typer.Argument(metavar="SOURCE", help="a file, a folder, or another source; or data:VERSION")]
 Named = Annotated[str, typer.Option("--name", help="a name for the new version")]
-Writer = Annotated[str | None, typer.Option("--model", help="a base that writes, for augment by=paraphrase or "
-                                            "self_instruct")]
+Model = Annotated[str | None, typer.Option("--model", help="a base: it writes for augment by=paraphrase or "
+                                           "self_instruct, and counts tokens for split_long and drop checks=proof")]
 Template = Annotated[str | None, typer.Option(help="a template over the columns, as in a recipe")]
 
 
@@ -78,16 +78,15 @@ def add(source: From, name: Named = "", as_json: AsJson = False) -> None:
 def fix(source: From,
         fixes: Annotated[list[str], typer.Argument(metavar="FIX [KEY=VALUE]...", help="fixes in their order, each with "
                                                    "its options: deduplicate redact kinds=email", show_default=False)],
-        name: Named = "", prompt: Template = None, answer: Template = None, model: Writer = None,
+        name: Named = "", prompt: Template = None, answer: Template = None, model: Model = None,
         as_json: AsJson = False) -> None:
     """A new version with the rows mended, and a log of what was changed and why. The source stays as it is."""
     from tuneloop.data.commands import fix as mend
     from tuneloop.data.fix import parse_words
-    from tuneloop.data.fixes.base import Tools
     from tuneloop.data.versions.store import Store
 
     made = mend(source, parse_words(fixes), Path.cwd(), Store(), name=name, prompt=prompt, answer=answer,
-                tools=lambda again: Tools(again, _writer(model)))
+                tools=lambda again: _tools(again, model))
     if as_json:
         print_json(made.to_json())
     else:
@@ -194,10 +193,16 @@ def purge(row: Annotated[str, typer.Argument(metavar="ROW", help="FILE:LINE, VER
         _say(done.lines())
 
 
-def _writer(model: str | None) -> Generate | None:
+def _tools(again: Again, model: str | None) -> Tools:
     from tuneloop.answering import generator
+    from tuneloop.data.fixes.base import Tools
+    from tuneloop.data.proof import with_tokenizer
+    from tuneloop.models.resolve import resolve
+    from tuneloop.models.tokenizer import ChatTokenizer
 
-    return generator(model, Path.cwd()) if model else None
+    if model is None:
+        return Tools(again)
+    return with_tokenizer(Tools(again, generator(model, Path.cwd())), ChatTokenizer(resolve(model, Path.cwd()).path))
 
 
 def _say(lines: list[str]) -> None:

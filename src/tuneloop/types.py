@@ -34,7 +34,8 @@ Denominator = Literal["weight", "branch", "group"]
 class Origin:
     """Where a row came from; `line` counts from 1 in the file as the user sees it in an editor.
 
-    `row` is a short hash of what the row holds in its file, whatever a prompt makes of it.
+    `row` is a short hash of what the row holds in its file, whatever a prompt makes of it; of rows put together those
+    of all, one after the other.
     """
 
     file: str

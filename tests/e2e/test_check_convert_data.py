@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy import chat_rows, labels_csv, labels_recipe, open_rows, run, write_jsonl
 
+from toy import chat_rows, labels_csv, labels_recipe, open_rows, run, write_jsonl
 from tuneloop import cli
+from tuneloop.data.fix import FIXES
 
 Call = Callable[..., tuple[int, str]]
-PERSONAL = {"prompt": "Where is my parcel?", "completion": "Ask anna.meier@firma-beispiel.de or ben.ott@firma-beispiel.de"}
+PERSONAL = {"prompt": "Where is my parcel?",
+            "completion": "Ask anna.meier@firma-beispiel.de or ben.ott@firma-beispiel.de"}
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
 
 
 def varied(count: int = 60) -> list[dict[str, Any]]:
-    return [{"prompt": f"Who lives at {i * 37 % 101} {street} street?", "completion": f"{name} has the flat of {i} keys."}
+    return [{"prompt": f"Who lives at {i * 37 % 101} {street} street?", "completion": f"{name} has {i} keys."}
             for i in range(count) for street, name in [(["oak", "river", "mill"][i % 3], ["Tim", "Ann", "Joe"][i % 3])]]
 
 
@@ -67,7 +69,7 @@ def test_check_of_a_file_against_a_base(call: Call, tmp_path: Path, tiny_llama: 
 def test_check_finds_evaluation_rows(call: Call, tmp_path: Path) -> None:
     rows = varied()
     write_jsonl(tmp_path / "rows.jsonl", rows)
-    asked = "In which year did the old harbour master of the northern town first sell his three wooden boats to a museum?"
+    asked = "In which year did the old harbour master of the northern town first sell three wooden boats to a museum?"
     write_jsonl(tmp_path / "exam.jsonl", [{"input": asked, "ideal": "1962"}])
     assert call("check", "rows.jsonl", "--against", "exam.jsonl", "--only", "contamination")[0] == 0
     write_jsonl(tmp_path / "rows.jsonl", [*rows, {"prompt": asked, "completion": "In 1962."}])
@@ -123,7 +125,8 @@ def test_check_refuses(words: list[str], told: str, call: Call, tmp_path: Path) 
 
 def test_convert(call: Call, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", open_rows(12))
-    assert call("convert", "rows.jsonl", "chats.json", "--to", "sharegpt") == (0, "chats.json holds 12 sharegpt rows.\n")
+    assert call("convert", "rows.jsonl", "chats.json", "--to", "sharegpt") == (
+        0, "chats.json holds 12 sharegpt rows.\n")
     assert json.loads((tmp_path / "chats.json").read_text())[0]["conversations"][0] == {
         "from": "human", "value": "Where is order 0?"}
     assert "exists already" in call("convert", "rows.jsonl", "chats.json", "--to", "chat")[1]
@@ -169,7 +172,8 @@ def test_from_a_file_to_a_mended_version_and_a_run_of_it(call: Call, tmp_path: P
 
 def test_purge_names_and_removes(call: Call, tmp_path: Path, tiny_llama: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", [*open_rows(40), PERSONAL])
-    (tmp_path / "recipe.yaml").write_text(f"base: {tiny_llama}\ndata: {{train: rows.jsonl}}\ntraining: {{max_steps: 2}}\n")
+    (tmp_path / "recipe.yaml").write_text(
+        f"base: {tiny_llama}\ndata: {{train: rows.jsonl}}\ntraining: {{max_steps: 2}}\n")
     assert call("run", "--folder", "runs/first", "--json")[0] in (0, 3, 4)
     call("data", "add", "rows.jsonl", "--name", "all")
     code, shown = call("data", "purge", "rows.jsonl:41")
@@ -187,7 +191,7 @@ def test_purge_names_and_removes(call: Call, tmp_path: Path, tiny_llama: Path) -
 def test_fixes_are_listed(call: Call) -> None:
     code, shown = call("data", "fixes")
     assert code == 0
-    for kind in ("deduplicate", "redact", "normalise", "drop", "split_long", "balance", "relabel", "adjudicate", "augment"):
+    for kind in FIXES.names:
         assert f"{kind}: " in shown
     code, shown = call("data", "fix", "rows.jsonl", "dedupe")
     assert code == 2

@@ -5,6 +5,7 @@ Rows stream through in chunks, so that what does not fit into memory can be look
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections import Counter
@@ -15,12 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from tuneloop.catalog import Catalog
+from tuneloop.data.checks._tally import rows_that
 from tuneloop.data.checks.base import Check, Chunk
 from tuneloop.data.files import folder_of
 from tuneloop.data.findings import SEVERITIES, Finding, Places, Verdict, verdict
+from tuneloop.data.fix import apply_all
+from tuneloop.data.fixes.base import Again, Fix, Item, Tools, count_of
 from tuneloop.data.flaws import RowError
 from tuneloop.data.formats.base import DroppableError
-from tuneloop.data.read import Row, Table, open_source
+from tuneloop.data.formats.kinds import KINDS
+from tuneloop.data.read import Row, Table, from_anywhere, open_source, without_secrets
 from tuneloop.data.recognise import Mapped, choose
 from tuneloop.data.report import FileReport
 from tuneloop.data.sources.base import Source
@@ -51,6 +56,8 @@ class Reading:
     answer: str | None = None
     system: str | None = None
     drop_empty: bool = False
+    fixes: Sequence[Fix] = ()           # of the recipe: what is looked at are the rows that a run gets
+    tools: Callable[[Again], Tools] = Tools     # for fixes
 
 
 @dataclass(frozen=True)
@@ -98,16 +105,19 @@ def examine(inputs: Sequence[Input], reading: Reading, *, names: Sequence[str] |
 
     checks, troubles = made(), _Troubles()
     files: list[FileReport] = []
+    typed: dict[str, str] = {}          # file -> the source that it belongs to, as one types it
     first = next((given for given in inputs if given.part != "evaluation"), None)
     for given in inputs:
         read = _Read(given, reading, troubles)
         for chunk in read.chunks():
+            if given.part != "evaluation":
+                typed |= dict.fromkeys((origin.file for origin in chunk.origins), _typed(given.name, reading.root))
             if first_look is not None and given == first and read.is_head and read.has_more:
-                first_look(read.rows, _found(made(), [chunk]))
+                first_look(read.rows, _found(made(), [chunk], typed))
             for check in checks.values():
                 check.see(chunk)
         files.append(read.report())
-    found = [*troubles.findings(), *_found(checks, ())]
+    found = [*troubles.findings(), *_found(checks, (), typed)]
     facts: dict[str, Any] = {}
     for check in checks.values():
         facts |= check.facts()
@@ -131,17 +141,26 @@ def samples_of(name: str, reading: Reading, unread: Counter[str] | None = None) 
         unread.update({what: len(places) for (what, _, _), places in troubles.flaws.items()})
 
 
-def _found(checks: Mapping[str, Check], chunks: Iterable[Chunk]) -> list[Finding]:
+def _found(checks: Mapping[str, Check], chunks: Iterable[Chunk], typed: Mapping[str, str]) -> list[Finding]:
     for chunk in chunks:
         for check in checks.values():
             check.see(chunk)
-    return sorted((_with_file(finding) for check in checks.values() for finding in check.findings()), key=_rank)
+    return sorted((_with_source(finding, typed) for check in checks.values() for finding in check.findings()),
+                  key=_rank)
 
 
-def _with_file(finding: Finding) -> Finding:
-    """A fix that can be typed: with the name of the file for the word FILE."""
-    file = next(iter(finding.places.files), None)
-    return replace(finding, fix=finding.fix.replace(" FILE ", f" {shlex.quote(file)} ")) if file else finding
+def _with_source(finding: Finding, typed: Mapping[str, str]) -> Finding:
+    """A fix that can be typed: with the source of its rows for the word FILE."""
+    source = next((typed[file] for file in (*finding.places.files, *typed) if file in typed), "FILE")
+    return replace(finding, fix=finding.fix.replace(" FILE ", f" {source} "))
+
+
+def _typed(name: str, root: Path) -> str:
+    """A source as a command line here names it: a recipe's paths count from the recipe's own folder."""
+    here = Path.cwd()
+    if root.resolve() != here:
+        name = from_anywhere(name, root).removeprefix(f"{here}{os.sep}")
+    return shlex.quote(without_secrets(name))
 
 
 def _rank(finding: Finding) -> tuple[int, int]:
@@ -153,6 +172,7 @@ class _Troubles:
 
     def __init__(self) -> None:
         self.flaws: dict[tuple[str, str, bool], Places] = {}
+        self.unlearnt: dict[type[Any], Places] = {}
         self.unreadable: list[Finding] = []
 
     def row(self, origin: Origin, error: RowError, dropped: bool) -> None:
@@ -160,14 +180,23 @@ class _Troubles:
 
     def source(self, error: UserError) -> None:
         wanted = f"Wanted: {error.wanted}. " if error.wanted else ""
-        self.unreadable.append(Finding("reading", "blocks", error.found.rstrip("."), wanted + error.fix))
+        self.unreadable.append(Finding("reading", "blocks", error.found.rstrip("."), (wanted + error.fix).rstrip()))
+
+    def kinds(self, chunk: Chunk) -> None:
+        """Rows may be whatever they are: tell of those that no objective learns from."""
+        for origin, sample in zip(chunk.origins, chunk.samples, strict=True):
+            if not KINDS[type(sample)].objective:
+                self.unlearnt.setdefault(type(sample), Places()).add(origin)
 
     def findings(self) -> list[Finding]:
-        return self.unreadable + [self._of_rows(*key, places) for key, places in self.flaws.items()]
+        unlearnt = [Finding("rows", "note", rows_that(places, f"hold {KINDS[kind].what}, from which no objective "
+                                                              "learns"), "", places, kind="unlearnt")
+                    for kind, places in self.unlearnt.items()]
+        return [*self.unreadable, *(self._of_rows(*key, places) for key, places in self.flaws.items()), *unlearnt]
 
     @staticmethod
     def _of_rows(what: str, rule: str, dropped: bool, places: Places) -> Finding:
-        count = "1 row" if len(places) == 1 else f"{len(places):,} rows"
+        count = count_of(places)
         if dropped:
             return Finding("rows", "note", f"{count} left out: {what}", "", places)
         return Finding("rows", "blocks", f"{count} cannot be read: {what}",
@@ -183,12 +212,15 @@ class _Read:
         self.source: Source | None = None
         self.mapped: Mapped | None = None
         self.rows, self.has_more, self.is_head = 0, False, True
+        self.plain = given.part == "evaluation"     # a set to compare with: its rows are whatever they are
+        self.mended: list[str] = []
 
     def chunks(self) -> Iterator[Chunk]:
         """Chunks of samples; the first holds the whole head."""
         try:
             self.source = open_source(self.given.name, self.reading.root, self.shown)
-            yield from self._chunks(self.source.rows())
+            chunks = self._chunks(self.source.rows())
+            yield from self._mended(chunks) if self.reading.fixes and not self.plain else chunks
         except UserError as error:
             self.troubles.source(error)
 
@@ -203,10 +235,21 @@ class _Read:
             yield self._chunk(following)
             following = list(islice(rows, CHUNK_ROWS))
 
+    def _mended(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        """The rows after the fixes, which need all of them at once."""
+        items = [Item(*row) for chunk in chunks
+                 for row in zip(chunk.values, chunk.origins, chunk.samples, strict=True)]
+        assert self.mapped is not None
+        items, steps = apply_all(items, self.reading.fixes, self.reading.tools(self.mapped.make))
+        self.mended = [f"data.fix {step.lines()[0]}" for step in steps]
+        for start in range(0, len(items), CHUNK_ROWS):
+            part = items[start:start + CHUNK_ROWS]
+            yield Chunk(self.given.part, [item.origin for item in part], [item.sample for item in part],
+                        [item.values for item in part])
+
     def _choose(self, head: list[Row]) -> Mapped:
         assert self.source is not None
-        reading = self.reading
-        plain = self.given.part == "evaluation"     # a set to compare with: its rows are whatever they are
+        reading, plain = self.reading, self.plain
         columns = list(dict.fromkeys(chain.from_iterable(row.values for row in head)))
         table = Table(self.source.shown, self.source.kind, head, columns, self.source.notes)
         return choose(table, None if plain else reading.kind, prompt=None if plain else reading.prompt,
@@ -229,11 +272,14 @@ class _Read:
                 origins.append(origin)
                 samples.append(sample)
                 values.append(row.values)
-        return Chunk(self.given.part, origins, samples, values)
+        chunk = Chunk(self.given.part, origins, samples, values)
+        if self.reading.kind is None and not self.plain:
+            self.troubles.kinds(chunk)
+        return chunk
 
     def report(self) -> FileReport:
         source, mapped = self.source, self.mapped
         if source is None:
             return FileReport(self.given.part, self.given.shown or self.given.name, "unreadable", 0, "", [])
         return FileReport(self.given.part, source.shown, source.kind, self.rows, mapped.sentence if mapped else "",
-                          list(source.notes))
+                          [*source.notes, *self.mended])

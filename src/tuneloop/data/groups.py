@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -57,10 +56,9 @@ def by_prompt(groups: Mapping[Rollout, Group]) -> tuple[dict[Rollout, Group], li
 
 
 def _put_together(rows: Sequence[Rollout]) -> Rollout:
-    digest = hashlib.sha256("".join(sorted(row.origin.row for row in rows)).encode()).hexdigest()[:16]
     return replace(rows[0], answers=tuple(a for row in rows for a in row.answers),
                    rewards=tuple(r for row in rows for r in row.rewards),
-                   origin=replace(rows[0].origin, row=digest) if len(rows) > 1 else rows[0].origin)
+                   origin=replace(rows[0].origin, row="".join(sorted(row.origin.row for row in rows))))
 
 
 def preferred(sample: Learnt, group: Group) -> Rendered:

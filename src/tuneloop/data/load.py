@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from tuneloop.data.augment.apart import apart
 from tuneloop.data.files import folder_of, located
 from tuneloop.data.fix import Step, apply_all
-from tuneloop.data.fixes.base import Fix, Item, Tools
+from tuneloop.data.fixes.base import Again, Fix, Item, Tools
 from tuneloop.data.flaws import RowError, flaw_errors
 from tuneloop.data.formats.base import DroppableError
 from tuneloop.data.formats.ranked import pairs_of
@@ -31,6 +31,7 @@ class Wanted:
     answer: str | None = None
     system: str | None = None
     drop_empty: bool = False
+    tools: Callable[[Again], Tools] = Tools     # for fixes
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Loaded:
     dropped: list[Origin]       # rows without an answer
     steps: list[Step]           # what was mended
     tools: Tools                # for fixes to come
+    read: list[Origin]          # every row, whatever became of it
     files: list[FileState]      # that they were read from; none for what is no file of this machine
 
     @property
@@ -67,8 +69,8 @@ def made_of(table: Table, wanted: Wanted, fixes: Sequence[Fix] = (), folder: Pat
     items: list[Item] = []
     dropped: list[Origin] = []
     flaws: list[tuple[Origin, RowError]] = []
-    for row in table.rows:
-        origin = Origin(row.file or table.file, row.line, row.digest)
+    read = [Origin(row.file or table.file, row.line, row.digest) for row in table.rows]
+    for row, origin in zip(table.rows, read, strict=True):
         try:
             items.append(_item(mapped, row, origin))
         except RowError as error:
@@ -77,12 +79,12 @@ def made_of(table: Table, wanted: Wanted, fixes: Sequence[Fix] = (), folder: Pat
             else:
                 flaws.append((origin, error))
     raise_all(flaw_errors(flaws))
-    sentence, tools = mapped.sentence, Tools(mapped.make)
+    sentence, tools = mapped.sentence, wanted.tools(mapped.make)
     items, steps = apply_all(items, fixes, tools)
     if wanted.kind is Preference and any(isinstance(item.sample, Ranked) for item in items):
         items, sentence = _paired(items), f"{sentence}; the best answer is paired with each other"
     items, made_up = apart(items)
-    return Loaded(table, sentence, items, made_up, dropped, steps, tools, [])
+    return Loaded(table, sentence, items, made_up, dropped, steps, tools, read, [])
 
 
 def _item(mapped: Mapped, row: Row, origin: Origin) -> Item:

@@ -24,6 +24,7 @@ class Mixed:
     """What one source gives. A row says in `file` where it is from, and may be there more than once."""
 
     given: MixedSource
+    shown: str              # the source, for people
     rows: list[Row]
     asked: int              # rows that its weight asks for
     different: int          # rows that it could give of those
@@ -31,7 +32,7 @@ class Mixed:
 
     def __str__(self) -> str:
         """For the terminal."""
-        said = f"{self.given.source}: {count_of(self.rows)} mixed in"
+        said = f"{self.shown}: {count_of(self.rows)} mixed in"
         if self.different == self.asked:
             return f"{said}, {100 * self.given.weight:g} % of the training rows; {self.how}"
         times = self.asked / self.different
@@ -43,8 +44,8 @@ def mix(sources: Sequence[MixedSource], own_rows: int, root: Path, seed: int,
         shown: Sequence[str] = ()) -> list[Mixed]:
     """Draw from every source its share beside `own_rows` training rows; the same seed draws the same rows.
 
-    `shown` has other names of the sources, for people. Sources are not read whole where their kind allows that. Raises UserError with every source that cannot be read or
-    has no rows.
+    `shown` has other names of the sources, for people. Sources are not read whole where their kind allows that. Raises
+    UserError with every source that cannot be read or has no rows.
     """
     found, problems = [], []
     counts = shares([s.weight for s in sources], own_rows)
@@ -68,10 +69,10 @@ def _drawn(given: MixedSource, count: int, root: Path, seed: int, shown: str | N
     source = open_source(given.source, root, shown)
     rows, how = sample_rows(source, count, _seed(given, seed))
     if not rows:
-        raise UserError(f"{given.source} (data.mix) holds no rows.", fix="name another source, or leave it out")
+        raise UserError(f"{source.shown} (data.mix) holds no rows.", fix="name another source, or leave it out")
     rows = [replace(row, file=row.file or source.shown) for row in rows]
     taken = list(islice(cycle(rows), count)) if given.when_short == "repeat" else rows
-    return Mixed(given, taken, count, len(rows), how)
+    return Mixed(given, source.shown, taken, count, len(rows), how)
 
 
 def _seed(given: MixedSource, seed: int) -> int:

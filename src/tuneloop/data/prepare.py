@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from tuneloop.data import task as tasks
 from tuneloop.data.clean import conflicts, drop_duplicates, written
+from tuneloop.data.fixes.base import Tools
 from tuneloop.data.flaws import RowError, flaw_errors
 from tuneloop.data.groups import by_prompt, preferred, with_probes
 from tuneloop.data.load import Loaded, Wanted, load
 from tuneloop.data.near.rows import alike
+from tuneloop.data.proof import with_tokenizer
 from tuneloop.data.render import RenderProblem
 from tuneloop.data.report import DataReport, FileReport, Found, label_counts, token_report
 from tuneloop.data.spec import DataSpec
@@ -85,7 +87,7 @@ def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tok
     files by absolute paths. `max_length_tokens` is what the base or the plan allows; the recipe's own limit may only be
     lower. Raises UserError with all problems of all files at once.
     """
-    files = _load(spec, root, kind, shown or {})
+    files = _load(spec, root, kind, shown or {}, tokenizer)
     task = tasks.decide([item.sample for loaded in files.values() for item in loaded.items], spec.answers)
     removed: dict[str, list[Origin]] = {"empty": [o for loaded in files.values() for o in loaded.dropped]}
     rows = _without_repeats(files, task, removed)
@@ -127,7 +129,7 @@ def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tok
     report = _report(files, removed, against, kept, own, rendered, task, added)
     if kind is Rated:
         groups = {part: _probed(kept[part], groups[part], kept["train"], tokenizer, limit) for part in PARTS}
-    return Rows(**kept, groups=groups, task=task, report=report, seen=_seen(kept, removed),
+    return Rows(**kept, groups=groups, task=task, report=report, seen=_seen(files, kept, removed),
                 versions={part: loaded.identity for part, loaded in files.items()},
                 files=[file for loaded in files.values() for file in loaded.files],
                 labels=sorted(label_counts(chain(*own.values()))) if task == "labels" else [])
@@ -137,8 +139,9 @@ Files = dict[str, Loaded]           # by part
 Kept = dict[str, list[Any]]         # by part
 
 
-def _load(spec: DataSpec, root: Path, kind: type[Any], shown: Mapping[str, Any]) -> Files:
-    wanted = Wanted(kind, spec.prompt, spec.answer, spec.system, spec.drop_empty)
+def _load(spec: DataSpec, root: Path, kind: type[Any], shown: Mapping[str, Any], tokenizer: ChatTokenizer) -> Files:
+    wanted = Wanted(kind, spec.prompt, spec.answer, spec.system, spec.drop_empty,
+                    tools=lambda again: with_tokenizer(Tools(again), tokenizer))
     fixes = [fix for fix in spec.fix if not fix.only_training]
     files: Files = {}
     problems = []
@@ -243,11 +246,16 @@ def _column(own: Loaded, column: str, key: str) -> dict[Origin, Any]:
             json.dumps(value, sort_keys=True) for item in own.items}
 
 
-def _seen(kept: Kept, removed: Mapping[str, Sequence[Origin]]) -> dict[str, list[Origin]]:
-    """Rows put together with others of their prompt count as trained on, whatever became of those."""
+def _seen(files: Files, kept: Kept, removed: Mapping[str, Sequence[Origin]]) -> dict[str, list[Origin]]:
+    """Rows put together with others of their prompt count as trained on, whatever became of those. Rows that a fix left
+    out were read too.
+    """
     seen = {part: [row.origin for row in rows] for part, rows in kept.items()}
     seen["train"] += removed.get("put_together", [])
-    return seen | {UNUSED: [o for why, origins in removed.items() if why != "put_together" for o in origins]}
+    seen[UNUSED] = [o for why, origins in removed.items() if why != "put_together" for o in origins]
+    known = set(chain(*seen.values()))
+    seen[UNUSED] += [origin for loaded in files.values() for origin in loaded.read if origin not in known]
+    return seen
 
 
 def _report(files: Files, removed: dict[str, list[Origin]], against: list[list[Origin]], kept: Kept, own: Kept,

@@ -5,16 +5,19 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tuneloop.data.checks.base import Check, Chunk
+from tuneloop.data.checks.base import Check, Chunk, text_of
 from tuneloop.data.findings import Finding, Places
+from tuneloop.data.fixes.base import Tools
+from tuneloop.data.groups import group_all
 from tuneloop.data.render import RenderProblem, specials_in, would_cut
 from tuneloop.data.report import Lengths
 from tuneloop.data.token_cache import FILE as TOKENS
 from tuneloop.data.token_cache import TokenCache, render_cached
 from tuneloop.models import cache
-from tuneloop.types import Conversation, Group, Learnt, Preference, Rated, Rendered, Rollout
+from tuneloop.types import Conversation, Group, Learnt, Preference, Rated, Rendered, Rollout, Sample
 
 if TYPE_CHECKING:
     from tuneloop.models.tokenizer import ChatTokenizer
@@ -73,7 +76,8 @@ class Proof(Check):
 
     def findings(self) -> list[Finding]:
         found = [self._finding("blocks", f"{_rows(at)} cannot be trained on: {why}",
-                               "mend or remove them: tuneloop data fix FILE drop checks=proof", at, kind="render")
+                               "mend or remove them: tuneloop data fix FILE drop checks=proof --model BASE", at,
+                               kind="render")
                  for why, at in self.problems.items()]
         found += [self._finding("fix", f"{_rows(at)} hold {token} inside a text, where the model takes it for the end "
                                 "of a turn or the like", "remove it from the text", at, kind="special")
@@ -103,6 +107,19 @@ class Proof(Check):
     def _finding(severity: Any, what: str, fix: str, at: Places, examples: Sequence[str] = (),
                  kind: str = "") -> Finding:
         return Finding("proof", severity, what, fix, at, examples, kind)
+
+
+def with_tokenizer(tools: Tools, tokenizer: ChatTokenizer) -> Tools:
+    """Tools that know how many tokens a sample has for a base, and can prove its loss mask."""
+    def tokens(sample: Sample) -> int:
+        if isinstance(sample, Conversation | Preference | Rated | Rollout):
+            [group] = group_all([sample], tokenizer)
+            if isinstance(group, Group):
+                return max(map(len, group.branches))
+        [ids] = tokenizer.encode([text_of(sample)])
+        return len(ids)
+
+    return replace(tools, tokens=tokens, checks=lambda: {"proof": Proof(tokenizer, None)})
 
 
 def _rows(places: Places) -> str:

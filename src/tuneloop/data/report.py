@@ -25,8 +25,14 @@ class FileReport:
     file: str
     kind: str               # CSV | TSV | JSON | JSONL
     rows: int
-    format: str             # a sentence
+    format: str             # a sentence; empty where no row could be read
     notes: list[str]
+
+    @property
+    def about(self) -> str:
+        """`CSV, 120 rows; the prompt is the column "question", …`."""
+        rows = "1 row" if self.rows == 1 else f"{self.rows:,} rows"
+        return "; ".join(filter(None, [f"{self.kind}, {rows}", self.format]))
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ class DataReport:
     def _file_lines(self) -> list[str]:
         found = []
         for file in self.files:
-            found.append(f"{file.part}: {file.file}, {file.kind}, {file.rows:,} rows; {file.format}")
+            found.append(f"{file.part}: {file.file}, {file.about}")
             found += [f"  note: {note}" for note in file.notes]
         for step in self.mended:
             found.append(f"mended by {step['fix']['kind']}: {step['rows_before']:,} rows, then {step['rows_after']:,}")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+from tuneloop.data.clean import Row
 from tuneloop.data.flaws import listed
 from tuneloop.data.template import are_labels
 from tuneloop.errors import UserError
@@ -55,10 +56,10 @@ def _answers_once(row: Conversation) -> bool:
     return not row.messages[-1].calls and not any(m.role == "assistant" and m.train for m in row.prompt)
 
 
-def with_clean_label(row: Conversation) -> Conversation:
+def with_clean_label(row: Row) -> Row:
     """The row with the spaces around its answer taken off: `positive ` and `positive` are one label."""
     label = row.answer.strip()
-    if label == row.answer:
+    if not isinstance(row, Conversation) or label == row.answer:
         return row
     return replace(row, messages=(*row.prompt, replace(row.messages[-1], content=label)))
 

@@ -13,6 +13,7 @@ from tuneloop.data.fix import Step, apply_all
 from tuneloop.data.fixes.base import Again, Item
 from tuneloop.data.load import Loaded, Wanted, made_of
 from tuneloop.data.mix import Mixed, mix
+from tuneloop.data.near.rows import alike
 from tuneloop.data.read import Table
 from tuneloop.data.spec import DataSpec
 from tuneloop.data.split import without_leaks
@@ -41,8 +42,8 @@ def for_training(spec: DataSpec, kept: Mapping[str, Sequence[Any]], own: Loaded,
                  kind: type[Any], task: Task, shown: Sequence[str] = ()) -> Added:
     """The training rows of `kept` after fixes that are for them alone, with the rows that data.mix names.
 
-    `shown` has other names of those sources, for people. Rows that ask what a held-out row asks are left out. Raises
-    UserError where a source cannot be read.
+    `shown` has other names of those sources, for people. Rows that ask what a held-out row asks are left out, and of
+    other sources those that ask nearly that. Raises UserError where a source cannot be read.
     """
     held_out = [*kept["validation"], *kept["test"]]
     made_up = beside(own.made_up, [row.origin for row in kept["train"]])
@@ -53,12 +54,21 @@ def for_training(spec: DataSpec, kept: Mapping[str, Sequence[Any]], own: Loaded,
     items, steps = apply_all(items, [fix for fix in spec.fix if fix.only_training], tools)
     mixed = mix(spec.mix, len(items), root, seed, shown) if spec.mix else []
     rows, leaks = without_leaks([item.sample for item in items], held_out)
-    others, more = without_leaks(list(chain.from_iterable(_samples(one, kind, spec) for one in mixed)), held_out)
+    others, more = _without_near_leaks(list(chain.from_iterable(_samples(one, kind, spec) for one in mixed)), held_out)
     if not rows:
         raise UserError("No training row is left: each asks what a held-out row asks.",
                         fix="name other files, or hold out less")
     return Added(rows, others, steps, mixed, [row.origin for row in [*leaks, *more]],
                  [item.origin for item in made_up.left_out])
+
+
+def _without_near_leaks(rows: Sequence[Any], held_out: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Own rows that are alike have been kept together; nobody has looked at those of other sources yet."""
+    different, leaks = without_leaks(rows, held_out)
+    clusters = alike([*held_out, *different]) if different else {}
+    near = {clusters.get(row.origin) for row in held_out} - {None}
+    return ([row for row in different if clusters.get(row.origin) not in near],
+            leaks + [row for row in different if clusters.get(row.origin) in near])
 
 
 def _clean(again: Again) -> Again:

@@ -13,6 +13,7 @@ from data_rows import CharacterTokenizer
 from tuneloop.data import examine as examining
 from tuneloop.data.examine import Examined, Input, Reading, examine, samples_of
 from tuneloop.data.findings import Finding, verdict
+from tuneloop.data.fix import parse
 from tuneloop.data.page import write_page
 from tuneloop.data.proof import Proof
 from tuneloop.errors import UserError
@@ -57,7 +58,8 @@ def test_a_source_that_cannot_be_read_is_a_finding(tmp_path: Path) -> None:
     found = examine([Input("train", "rows.jsonl"), Input("test", "nowhere.jsonl")], Reading(tmp_path), names=[])
     assert [(f.check, f.severity, f.what) for f in found.findings] == [
         ("reading", "blocks", "nowhere.jsonl does not exist")]
-    assert [(file.part, file.kind, file.rows) for file in found.files] == [("train", "JSONL", 3), ("test", "unreadable", 0)]
+    assert [(file.part, file.kind, file.rows) for file in found.files] == [
+        ("train", "JSONL", 3), ("test", "unreadable", 0)]
 
 
 def test_rows_of_another_kind_than_the_objective_learns_from(tmp_path: Path) -> None:
@@ -98,9 +100,67 @@ def test_the_first_rows_are_told_first(tmp_path: Path, monkeypatch: pytest.Monke
     assert first == []          # there is no rest to wait for
 
 
-def test_a_fix_names_the_file(tmp_path: Path) -> None:
-    found = looked_at(tmp_path, [LEAVING, LEAVING, {"prompt": "Who?", "completion": "Me."}], "duplicates")
-    assert any("tuneloop data fix rows.jsonl deduplicate" in finding.fix for finding in found.findings)
+def commands(found: Examined) -> list[str]:
+    return [finding.fix for finding in found.findings if finding.check == "duplicates"]
+
+
+def test_a_fix_names_the_source_as_one_types_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [LEAVING, LEAVING, {"prompt": "Who?", "completion": "Me."}]
+    assert commands(looked_at(tmp_path, rows, "duplicates")) == [
+        f"tuneloop data fix {tmp_path}/rows.jsonl deduplicate"]
+    monkeypatch.chdir(tmp_path)
+    assert commands(looked_at(Path(), rows, "duplicates")) == ["tuneloop data fix rows.jsonl deduplicate"]
+    monkeypatch.chdir(tmp_path.parent)      # a recipe's paths count from its folder
+    assert commands(looked_at(tmp_path, rows, "duplicates")) == [
+        f"tuneloop data fix {tmp_path.name}/rows.jsonl deduplicate"]
+
+
+def test_rows_that_two_files_of_a_folder_share_are_mended_in_the_folder(tmp_path: Path,
+                                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my rows").mkdir()
+    for name in ("a.jsonl", "b.jsonl"):
+        write(tmp_path / "my rows", [LEAVING], name)
+    monkeypatch.chdir(tmp_path)
+    found = examine([Input("train", "my rows")], Reading(), names=["duplicates"])
+    assert str(found.findings[0].places) == "my rows/b.jsonl line 1"
+    assert commands(found) == ["tuneloop data fix 'my rows' deduplicate"]
+
+
+def test_a_fix_of_all_rows_together_names_the_source_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = ["good"] * 95 + ["bad"] * 5
+    write(tmp_path, [{"text": f"film {i}", "label": label} for i, label in enumerate(labels)])
+    monkeypatch.chdir(tmp_path)
+    found = examine([Input("evaluation", "rows.jsonl"), Input("train", "rows.jsonl")],
+                    Reading(prompt="{text}", answer="{label}"), names=["balance"])
+    assert [(len(f.places), f.fix[f.fix.index("tuneloop"):]) for f in found.findings if "tuneloop" in f.fix] == [
+        (0, "tuneloop data fix rows.jsonl balance")]
+
+
+def test_the_rows_are_looked_at_as_the_fixes_of_the_recipe_leave_them(tmp_path: Path) -> None:
+    rows = [LEAVING, LEAVING, {"prompt": "Who?", "completion": "Ann, ann@mail.org."}]
+    write(tmp_path, rows, "set.jsonl")
+    fixes = [parse("deduplicate"), parse({"kind": "redact", "kinds": ["email"]})]
+    found = examine([Input("evaluation", "set.jsonl"), Input("train", write(tmp_path, rows))],
+                    Reading(tmp_path, fixes=fixes), names=["duplicates", "personal"])
+    assert (found.findings, found.verdict) == ([], "ready")
+    assert [file.notes for file in found.files] == [
+        [], ["data.fix deduplicate: 3 rows → 2", 'data.fix redact kinds=["email"]: 2 rows']]
+    assert [file.rows for file in found.files] == [3, 3]
+
+
+def test_a_fix_that_cannot_be_applied_is_a_finding(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Film {i}?", "completion": "good" if i else "bad"} for i in range(20)]
+    found = looked_at(tmp_path, rows, fixes=[parse("balance")])
+    assert [(f.check, f.severity, f.what) for f in found.findings] == [
+        ("reading", "blocks", "balance: “bad” has only 1 row, to which others would be cut")]
+
+
+def test_rows_that_no_objective_learns_from_are_told(tmp_path: Path) -> None:
+    assert told(looked_at(tmp_path, [{"text": f"The bridge number {i} is old."} for i in range(3)])) == {
+        ("note", "3 rows hold plain texts, from which no objective learns"): [1, 2, 3]}
+    assert told(looked_at(tmp_path, [{"input": "Two and two?", "ideal": "4"}])) == {
+        ("note", "1 row holds evaluation samples, from which no objective learns"): [1]}
+    assert looked_at(tmp_path, [LEAVING]).findings == []
 
 
 def test_json_holds_every_place(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_the_same_rows_are_drawn_by_an_absolute_path(root: Path) -> None:
     [drawn] = mix([source("general", 0.1)], 90, root, seed=3)
     absolute = source(str(root / "general"), 0.1)
     [again] = mix([absolute], 90, Path(), seed=3, shown=["general.jsonl"])
-    assert again.rows == drawn.rows
+    assert (again.rows, str(again)) == (drawn.rows, str(drawn))
 
 
 def test_a_source_that_is_too_small_is_taken_once_and_it_is_said(root: Path) -> None:

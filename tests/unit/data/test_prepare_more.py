@@ -19,8 +19,10 @@ from tuneloop.models.tokenizer import ChatTokenizer
 from tuneloop.types import Rollout
 
 TOKENIZER = cast(ChatTokenizer, CharacterTokenizer())
-WORDS = ("apple harbour violin granite meadow lantern copper thistle walnut saddle pepper anchor velvet marble "
-         "juniper falcon ribbon cactus").split()
+WORDS = [
+    "apple", "harbour", "violin", "granite", "meadow", "lantern", "copper", "thistle", "walnut", "saddle",
+    "pepper", "anchor", "velvet", "marble", "juniper", "falcon", "ribbon", "cactus",
+]
 
 
 def write(folder: Path, rows: list[dict[str, Any]], name: str = "train.jsonl") -> list[dict[str, Any]]:
@@ -61,7 +63,7 @@ def test_rows_of_one_group_are_on_one_side(tmp_path: Path) -> None:
     customers = [{row.origin.line % 9 for row in getattr(found, part)} for part in ("train", "validation", "test")]
     assert sum(map(len, customers)) == 9
     assert len(found.test) == 10
-    with pytest.raises(UserError, match='names the column "client", which train.jsonl does not have'):
+    with pytest.raises(UserError, match=r'names the column "client", which train\.jsonl does not have'):
         prepared(tmp_path, split={"group": "client"})
 
 
@@ -124,6 +126,19 @@ def test_rows_of_other_sources_are_mixed_into_training(tmp_path: Path) -> None:
     assert "30 % of the training rows" in found.report.mixed[0]
 
 
+def test_rows_of_other_sources_that_nearly_ask_what_is_held_out_are_left_out(tmp_path: Path) -> None:
+    rows = [{**row, "prompt": f"How was the whole matter of {row['prompt']} settled in the end by the council of {end}"}
+            for row, end in zip(different(40), WORDS * 3, strict=False)]
+    write(tmp_path, rows)
+    write(tmp_path, [{**row, "prompt": row["prompt"] + "?"} for row in rows], "more.jsonl")
+    found = prepared(tmp_path, mix=[{"from": "more.jsonl", "weight": 0.5}])
+    held_out = asked([*found.validation, *found.test])
+    mixed = asked([row for row in found.train if row.origin.file == "more.jsonl"])
+    assert {text.removesuffix("?") for text in mixed} & held_out == set()
+    assert len(mixed) + found.report.removed["leaks"].count == 28
+    assert mixed
+
+
 def test_rows_of_other_sources_are_no_labels(tmp_path: Path) -> None:
     write(tmp_path, [{**row, "completion": ("good", "bad ")[i % 2]} for i, row in enumerate(different(40))])
     write(tmp_path, [{"prompt": f"Why {WORDS[i]}?", "completion": f"Because of {i}."} for i in range(18)], "more.jsonl")
@@ -140,6 +155,15 @@ def test_labels_are_as_clean_in_rows_that_are_made_up(tmp_path: Path) -> None:
     found = prepared(tmp_path, fix=[{"kind": "augment", "by": ["casing"]}])
     assert found.labels == ["bad", "good"]
     assert found.report.labels["train"] == {"bad": 42, "good": 42}
+
+
+def test_fixes_in_a_recipe_know_its_base(tmp_path: Path) -> None:
+    rows = different(20)
+    rows[2]["completion"] = "It ends <end> too early."
+    write(tmp_path, rows)
+    found = prepared(tmp_path, fix=[{"kind": "drop", "checks": ["proof"]}, {"kind": "split_long", "max_tokens": 50}])
+    assert sum(found.report.split.values()) == 19
+    assert [origin.line for origin in found.seen[UNUSED]] == [3]
 
 
 def test_rows_cut_from_one_are_on_one_side(tmp_path: Path) -> None:
@@ -180,3 +204,5 @@ def test_what_a_record_holds_of_the_rows(tmp_path: Path) -> None:
     assert [(file.shown, file.path) for file in found.files] == [("train.jsonl", str(tmp_path / "train.jsonl"))]
     assert [origin.line for origin in found.seen[UNUSED]] == [21]
     assert sum(map(len, found.seen.values())) == 21
+    fixed = prepared(tmp_path, fix=["deduplicate"])
+    assert [origin.line for origin in fixed.seen[UNUSED]] == [21]

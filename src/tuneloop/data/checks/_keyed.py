@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tuneloop.data.findings import Places
 from tuneloop.types import Ints, Origin
 
-MOST_ROWS = 2_000_000       # of 30 bytes or so
+MOST_ROWS = 1_000_000       # of 30 bytes or so
 PLACE = [("file", "i4"), ("line", "i4"), ("row", "i8")]
 
 

@@ -42,8 +42,3 @@ class RowSample(Generic[Kept]):
     def drawn(self) -> list[Kept]:
         """In the order in which they were drawn: the first n of these are a sample of n rows."""
         return [kept for _, _, kept in sorted(self._heap, key=lambda entry: -entry[0])]
-
-    def clear(self) -> None:
-        """Forget what is kept, and keep nothing from now on."""
-        self.size = 0
-        self._heap = []

@@ -29,6 +29,7 @@ from tuneloop.data.near.shingles import mixed
 from tuneloop.types import Ints
 
 MOST_VALUES = 2_000     # different ratings, from which on they are no labels
+MOST_PEOPLE = 100_000   # from which on they are not told apart
 COMPARED = 10           # annotators with the most ratings, each with each
 FEWEST_ITEMS = 10       # with two ratings, and of an annotator before it is told of
 FAR_BELOW = 0.2         # the share in which annotators usually agree with the others
@@ -58,7 +59,7 @@ class Check(base.Check):
         self._facts: dict[str, Any] = {}
 
     def see(self, chunk: Chunk) -> None:
-        if not is_learnt(chunk) or not len(chunk) or len(self._values) > MOST_VALUES:
+        if not is_learnt(chunk) or not len(chunk) or not self._are_ratings:
             return
         columns = tuple(chunk.values[0])
         if columns not in self._found:
@@ -76,9 +77,13 @@ class Check(base.Check):
                           who=[self._people.setdefault(who, len(self._people)) for who, _ in flat],
                           said=[self._values.setdefault(value, len(self._values)) for _, value in flat])
 
+    @property
+    def _are_ratings(self) -> bool:
+        return len(self._values) <= MOST_VALUES and len(self._people) <= MOST_PEOPLE
+
     def findings(self) -> list[Finding]:
         ratings = self._ratings.rows
-        if self._how is None or not len(ratings) or not 1 < len(self._values) <= MOST_VALUES:
+        if self._how is None or len(self._values) < 2 or not self._are_ratings:
             return []
         order, starts = groups_of(ratings["key"])
         sizes = np.diff([*starts, len(ratings)])

@@ -46,7 +46,7 @@ class Check(base.Check):
                              if not isinstance(sample, Text))
         if chunk.part == "train":
             self._files.update(origin.file for origin in chunk.origins)
-        for column in {column for values in chunk.values for column in values if _SOURCES.fullmatch(column)}:
+        for column in filter(_SOURCES.fullmatch, {column for values in chunk.values for column in values}):
             counts = self._columns[column]
             if len(counts) <= MOST_LABELS:
                 counts.update(value for values in chunk.values if isinstance(value := values.get(column), str))
@@ -60,7 +60,7 @@ class Check(base.Check):
             found.append(Finding("balance", "fix", f"All answers are “{said}”: there is nothing to tell apart",
                                  "look at the column that answers are read from", kind="one_answer"))
         for name, counts in self._sources().items():
-            found += _lopsided(name, f"value of “{name}”", counts)
+            found += _lopsided(name, "file" if name == "files" else f"value of “{name}”", counts)
         return [*found, *self._lengths_alike()] if self._rows >= FEWEST else []
 
     def _sources(self) -> dict[str, Counter[str]]:

@@ -22,6 +22,7 @@ from tuneloop.data.near.shingles import plain
 from tuneloop.types import Conversation, Text
 
 SAMPLED = 5_000
+COUNTED = 500_000       # prompts that are counted, as different or not
 LONGEST = 500           # characters of a text
 FEWEST = 100            # rows
 DIFFERENT = 0.8         # share of different prompts
@@ -37,7 +38,7 @@ class Check(base.Check):
 
     def __init__(self) -> None:
         self._labels = LabelCounts()
-        self._prompts = KeyedRows()
+        self._prompts = KeyedRows(most_rows=COUNTED)
         self._sample: RowSample[tuple[str, str]] = RowSample(SAMPLED)
         self._frames: Frames | None = None
 

@@ -46,8 +46,9 @@ class Check(base.Check):
                 return
         for origin, sample in zip(chunk.origins, chunk.samples, strict=True):
             if self._seen % self._every == 0:
-                asked = self._language(sample.prompt[-1].content) if sample.prompt else None
-                self._rows.append(_Row(origin, asked, self._language(sample.answer), excerpt(sample.answer)))
+                question = sample.prompt[-1].content if sample.prompt else ""
+                asked, answered = self._language(question), self._language(sample.answer)
+                self._rows.append(_Row(origin, asked, answered, excerpt(sample.answer if answered else question)))
             self._seen += 1
             if len(self._rows) > MOST_ROWS:
                 self._rows = self._rows[::2]

@@ -58,7 +58,7 @@ class Check(base.Check):
             return
         labels = list(map(label_of, chunk.samples))
         if not self._labels.add(labels):
-            self._sample.clear()
+            self._sample = RowSample(MOST_ROWS)
             return
         frames = self._frames = self._frames or frames_of(chunk.samples)
         labelled = [(at, label) for at, label in enumerate(labels) if label is not None]

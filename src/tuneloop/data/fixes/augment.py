@@ -113,7 +113,8 @@ class _Work:
 
     def generate(self, way: str) -> Generate:
         if self.tools.generate is None:
-            raise UserError(f"augment by={way} needs a model that writes.", fix="name one with --base")
+            raise UserError(f"augment by={way} needs a model that writes.",
+                            fix=f"tuneloop data fix FILE augment by={way} --model BASE, and train on what it makes")
         return self.tools.generate
 
     def add(self, way: str, item: Item, texts: dict[Path, str]) -> None:

@@ -51,7 +51,7 @@ class Fix(base.Fix):
 
 def _check(name: str, more: Mapping[str, Check]) -> Check:
     if name == "proof" and not more:
-        raise UserError("The check proof needs the tokenizer of a base.", fix="name one with --base, or use a recipe")
+        raise UserError("The check proof needs the tokenizer of a base.", fix="name one with --model, or use a recipe")
     made: Check = CHECKS.get(name)()
     return made
 

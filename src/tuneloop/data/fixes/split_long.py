@@ -73,7 +73,7 @@ class Fix(base.Fix):
             return self.max_characters, lambda sample: len(text_of(sample))
         if tools.tokens is None:
             raise UserError("split_long max_tokens=… needs the tokenizer of a base.",
-                            fix="name one with --base, or give max_characters")
+                            fix="name one with --model, or give max_characters")
         assert self.max_tokens is not None
         return self.max_tokens, tools.tokens
 

@@ -67,13 +67,12 @@ def _logistic_regression() -> Any:
 
 
 def _features(texts: Sequence[str]) -> Any:
-    """(n, f) sparse."""
+    """(n, f) sparse. Each text gets a full stop, so that something is left where they have nothing in common."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_union
 
-    rare = 1 + sum(len(texts) >= many for many in MANY)
+    usual = {"min_df": 1 + sum(len(texts) >= many for many in MANY), "sublinear_tf": True, "dtype": np.float32}
     return make_union(
-        TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", min_df=rare, sublinear_tf=True,
-                        dtype=np.float32),
-        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), min_df=rare, sublinear_tf=True, dtype=np.float32),
-    ).fit_transform(texts).tocsr()
+        TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", **usual),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), **usual),
+    ).fit_transform([f"{text} ." for text in texts]).tocsr()

@@ -50,9 +50,10 @@ class Manifest:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Manifest:
-        """Raises UserError for a manifest of another schema."""
+        """Raises UserError for a manifest of another schema; AttributeError, KeyError or TypeError for what is none."""
         if value.get("schema_version") != SCHEMA_VERSION:
-            raise UserError(f"A version has the schema {value.get('schema_version')!r}.",
+            raise UserError(f"The version {str(value.get('id'))[:SHOWN_DIGITS]} has the schema "
+                            f"{value.get('schema_version')!r}.",
                             wanted=f"schema version {SCHEMA_VERSION}", fix="use the tuneloop that wrote it")
         given = {key: inner for key, inner in value.items() if key != "schema_version"}
         reference = given.pop("reference")

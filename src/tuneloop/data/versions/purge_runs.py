@@ -41,7 +41,7 @@ def readers(parent: Path, found: Family) -> list[Reader]:
         if seen is None:
             if _shares_files(folder, found) or _tested(folder, found):
                 runs.append(Reader(folder, frozenset(), found))
-        elif parts := frozenset(part for part, origin in seen if origin.row in found.digests):
+        elif parts := frozenset(part for part, origin in seen if found.is_in(origin.row)):
             runs.append(Reader(folder, parts, found))
     return runs
 
@@ -76,7 +76,7 @@ def traces(run: Reader) -> list[Trace]:
         if any("origin" not in line for line in lines) and (not run.parts or "validation" in run.parts):
             found.append(Trace("log", str(folder.file(*name)), "does not say whose rows it shows; look yourself",
                                removable=False))
-    found += [Trace("log", str(path), "excerpts of rows", removable=True) for path in _reports(run)]
+    found += [Trace("log", str(path), "excerpts of rows", removable=True) for path in [*_reports(run), *_pages(run)]]
     return found
 
 
@@ -85,6 +85,8 @@ def remove(run: Reader, rewrite: Callable[[Path], object]) -> None:
     folder = run.folder
     with folder.locked():
         reports = _reports(run)
+        for path in _pages(run):
+            path.unlink()
         for path in reports:
             write_json(path, _without_examples(read_json(path), run.found))
         numbers = [line["row"] for line in folder.lines(*LOGS[0]) if _is_of(line, run.found)]
@@ -102,7 +104,7 @@ def remove(run: Reader, rewrite: Callable[[Path], object]) -> None:
 
 
 def _is_of(line: dict[str, Any], found: Family) -> bool:
-    return line.get("origin", {}).get("row") in found.digests
+    return found.is_in(line.get("origin", {}).get("row", ""))
 
 
 def _blank_answers(path: Path, numbers: list[int]) -> None:
@@ -119,6 +121,11 @@ def _reports(run: Reader) -> list[Path]:
     return [path for path in paths if _without_examples(report := read_json(path), run.found) != report]
 
 
+def _pages(run: Reader) -> list[Path]:
+    """The pages of such reports; `tuneloop check --html` makes them again."""
+    return [page for path in _reports(run) if (page := path.with_suffix(".html")).is_file()]
+
+
 def _without_examples(value: Any, found: Family) -> Any:
     """A report in which findings that name a place of the row show no examples."""
     if isinstance(value, list):
@@ -127,6 +134,7 @@ def _without_examples(value: Any, found: Family) -> Any:
         return value
     named = {(place["file"], line) for place in value.get("places", []) for line in place["lines"]}
     finding = "places" in value
-    may_be_of_it = finding and (named & found.places or value.get("rows", 0) > len(named))     # long lists of places are cut
+    is_cut = value.get("rows", 0) > len(named)      # long lists of places are
+    may_be_of_it = finding and (named & found.places or is_cut)
     hidden: dict[str, Any] = {"examples": []} if value.get("examples") and may_be_of_it else {}
     return {key: _without_examples(inner, found) for key, inner in value.items()} | hidden

@@ -206,7 +206,10 @@ class Store:
 
     @staticmethod
     def _read(path: Path) -> Manifest:
-        return Manifest.from_json(read_json(path))
+        try:
+            return Manifest.from_json(read_json(path))
+        except (AttributeError, KeyError, TypeError):
+            raise UserError(f"{path} is no manifest of a version.", fix="remove it, and add those rows again") from None
 
 
 def without_examples(steps: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:

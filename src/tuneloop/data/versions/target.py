@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from graphlib import TopologicalSorter
 from itertools import islice
 from pathlib import Path
@@ -29,10 +30,14 @@ class Family:
     holders: list[Manifest]
     unknown: list[str]          # why a version could not be looked at
 
-    @property
+    @cached_property
     def digests(self) -> frozenset[str]:
         """The hashes as `Origin.row` has them."""
         return frozenset(one.hex()[:SHOWN_DIGITS] for one in self.hashes)
+
+    def is_in(self, origin_row: str) -> bool:
+        """Whether an `Origin.row` is that of the row, or of several put together with it among them."""
+        return any(origin_row[at:at + SHOWN_DIGITS] in self.digests for at in range(0, len(origin_row), SHOWN_DIGITS))
 
 
 def find_row(asked: str, store: Store, root: Path) -> VersionRow:

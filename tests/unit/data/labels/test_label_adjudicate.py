@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -13,18 +15,18 @@ PATIENTS = """
 1111111 3334334 1122122 2223121 2223222 2223322 1222111 3333433 2222223 2322223 4444444 2223343 1111111 2223212 1211111
 1112111 1111111 1111111 2222221 2221322 2222222 2222221 2223222 2212222 1111111 1111111 2322222 1111111 1111111 1121121
 1111111 3333233 1111111 2222222 2223232 4334343 2212232 2323233 3333432 1111111 1111111 1212111 2322222 1211111 2222222
-""".split()
+"""
 WHO = [0, 0, 0, 1, 2, 3, 4]
 
 
 def example() -> tuple[Ints, Ints, Ints]:
-    flat = [(item, who, int(said) - 1) for item, patient in enumerate(PATIENTS)
+    flat = [(item, who, int(said) - 1) for item, patient in enumerate(PATIENTS.split())
             for who, said in zip(WHO, patient, strict=True)]
     items, people, values = np.array(flat).T
     return items, people, values
 
 
-def by_loops(items: Ints, people: Ints, values: Ints, rounds: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def by_loops(items: Ints, people: Ints, values: Ints, rounds: int) -> tuple[Any, Any, Any]:
     """Equations 3.1, 2.3, 2.4 and 2.5 of the paper, one number at a time."""
     shape = items.max() + 1, people.max() + 1, values.max() + 1
     counts = np.zeros(shape)
@@ -36,7 +38,8 @@ def by_loops(items: Ints, people: Ints, values: Ints, rounds: int) -> tuple[np.n
         errors = np.zeros((shape[1], shape[2], shape[2]))
         for who in range(shape[1]):
             for true in range(shape[2]):
-                told = [sum(likely[i, true] * counts[i, who, said] for i in range(shape[0])) for said in range(shape[2])]
+                told = [sum(likely[i, true] * counts[i, who, said] for i in range(shape[0]))
+                        for said in range(shape[2])]
                 errors[who, true] = np.array(told) / sum(told) if sum(told) else 0
         for i in range(shape[0]):
             for true in range(shape[2]):

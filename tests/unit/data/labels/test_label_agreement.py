@@ -109,7 +109,8 @@ def test_kappa_is_that_of_scikit_learn(rated: list[tuple[int, int]]) -> None:
 
 def test_pairs_share_only_the_items_that_both_rated() -> None:
     items, people, values = ratings(["1 2 . 1", "1 1 2 .", ". . 2 ."])
-    assert [(p.first, p.second, p.items, p.same) for p in pairs(items, people, values)] == [(0, 1, 2, 0.5), (1, 2, 1, 1)]
+    told = [(pair.first, pair.second, pair.items, pair.same) for pair in pairs(items, people, values)]
+    assert told == [(0, 1, 2, 0.5), (1, 2, 1, 1)]
 
 
 def test_each_annotator_with_the_majority_of_the_others() -> None:

@@ -15,7 +15,8 @@ Rows = list[dict[str, Any]]
     ([{"text": "a", "annotation_1": "x", "annotation_2": "y"}, {"text": "b", "annotation_1": "y", "annotation_2": "y"}],
      ("annotation_1", "annotation_2")),
     ([{"label_anna": "x", "label_ben": "y"}, {"label_anna": "y", "label_ben": None}], ("label_anna", "label_ben")),
-    ([{"rater1": 1, "rater2": 2, "rater3": 1}, {"rater1": 2, "rater2": 1, "rater3": 2}], ("rater1", "rater2", "rater3")),
+    ([{"rater1": 1, "rater2": 2, "rater3": 1}, {"rater1": 2, "rater2": 1, "rater3": 2}],
+     ("rater1", "rater2", "rater3")),
     ([{"Anna label": "x", "Ben label": "y"}, {"Anna label": "y", "Ben label": "x"}], ("Anna label", "Ben label")),
     ([{"label_1": "x", "label_2": "y", "label_id": 1}, {"label_1": "y", "label_2": "x", "label_id": 2}],
      ("label_1", "label_2"))])

@@ -94,3 +94,9 @@ def test_probabilities_of_rows_that_the_model_has_not_seen() -> None:
     # a fold whose label no other fold has: it cannot be known
     alone = out_of_sample([*texts, "lamp"], np.append(labels, 2), np.append(np.arange(40) % 5, 9))
     assert alone[40, 2] == 0
+
+
+def test_texts_without_anything_in_common_tell_nothing() -> None:
+    pytest.importorskip("sklearn")
+    found = out_of_sample([chr(0x4E00 + number) for number in range(1200)], np.arange(1200) % 2, np.arange(1200) % 5)
+    np.testing.assert_allclose(found, 0.5, atol=0.02)

@@ -313,6 +313,7 @@ def test_its_texts_are_taken_out_of_a_runs_files(store: Store, places: Places) -
     finding = {"places": [{"file": "rows.jsonl", "lines": [1, 2]}], "examples": [SECRET], "what": "2 rows"}
     other = {"places": [{"file": "rows.jsonl", "lines": [9]}], "examples": ["kept"], "what": "1 row"}
     (folder / "data/report.json").write_text(json.dumps({"findings": [finding, other]}))
+    (folder / "data/report.html").write_text(SECRET)
     rewritten = []
 
     def rewrite(path: Path) -> None:
@@ -321,7 +322,7 @@ def test_its_texts_are_taken_out_of_a_runs_files(store: Store, places: Places) -
 
     found = purge("raw:2", store, places, rewrite, yes=True)
     assert [(Path(t.where).name, t.removable) for t in found.traces if t.kind == "log"] == [
-        ("predictions.jsonl", True), ("samples.jsonl", True), ("report.json", True)]
+        ("predictions.jsonl", True), ("samples.jsonl", True), ("report.json", True), ("report.html", True)]
     assert [line["row"] for line in lines(folder / "evaluation/predictions.jsonl")] == [0]
     assert json.loads((folder / "evaluation/base.json").read_text()) == {
         "name": "base", "texts": ["to a", ""], "nll": [1.0, 2.0]}
@@ -331,6 +332,19 @@ def test_its_texts_are_taken_out_of_a_runs_files(store: Store, places: Places) -
     assert bytes_hold(folder, "Ada") == []
     again = purge(digest("a"), store, places, nothing)
     assert {Path(t.where).name for t in again.traces if t.kind == "run"} == {"one"}
+
+
+def test_a_row_that_was_put_together_with_others_is_found(store: Store, places: Places) -> None:
+    lineage(store)
+    folder = run(places, "one", {})
+    together = digest("a") + digest(SECRET)
+    write_seen(folder, {"test": [Origin("rows.jsonl", 1, together)],
+                        "train": [Origin("rows.jsonl", 9, digest("x") * 2)]})
+    write_lines(folder / "evaluation/predictions.jsonl", {"row": 0, "origin": origin("a", 1) | {"row": together}},
+                {"row": 1, "origin": origin("x", 9)})
+    found = purge("raw:2", store, places, nothing, yes=True)
+    assert [t.what for t in found.traces if t.kind == "run"] == ["read it for test"]
+    assert [line["row"] for line in lines(folder / "evaluation/predictions.jsonl")] == [1]
 
 
 def test_a_log_that_does_not_say_whose_rows_it_shows_is_named(store: Store, places: Places) -> None:

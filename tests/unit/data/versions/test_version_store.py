@@ -107,6 +107,14 @@ def test_a_manifest_of_another_schema_is_refused(store: Store) -> None:
         store.versions()
 
 
+@pytest.mark.parametrize("text", ["[]", '{"schema_version": 1}', '{"schema_version": 1, "reference": null, "x": 2}'])
+def test_what_is_no_manifest_is_named(store: Store, text: str) -> None:
+    store.add(rows("a"))
+    (store.root / "versions" / "other.json").write_text(text)
+    with pytest.raises(UserError, match=r"other\.json is no manifest of a version"):
+        store.versions()
+
+
 def test_where_the_store_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TUNELOOP_DATA", str(tmp_path))
     assert default_root() == tmp_path
