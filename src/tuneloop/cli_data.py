@@ -153,8 +153,9 @@ def _show(examined: Examined) -> None:
 def _show_finding(finding: Finding) -> None:
     colour = COLOURS[finding.severity]
     _hang(f"[{colour}]{finding.severity:>6}[/] ", f"[dim]{finding.check}[/]  {escape(str(finding))}")
-    for example in finding.examples[:SHOWN_EXAMPLES]:
-        _hang("         ", f"[dim]{escape(_short(example))}[/]")
+    file = next(iter(finding.places.files)) if len(finding.places.files) == 1 else ""
+    for example in finding.examples[:SHOWN_EXAMPLES]:       # a file that is named above is not named again
+        _hang("         ", f"[dim]{escape(_short(example.replace(f'{file} line ', 'line ') if file else example))}[/]")
     if "tuneloop " in finding.fix:      # is copied, which line ends would spoil
         console.print(f"         → {escape(finding.fix)}", soft_wrap=True)
     elif finding.fix:

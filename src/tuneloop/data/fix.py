@@ -81,7 +81,7 @@ def parse(entry: Any) -> Fix:
         raise UserError(f"{entry!r} names no fix.", wanted=f"one of: {', '.join(FIXES.names)}",
                         fix="such as deduplicate, or {kind: redact, kinds: [email]}")
     chosen: type[Fix] = FIXES.get(kind)
-    known = [name for name in chosen.model_fields if name != "kind"]
+    known = _options(kind)
     raise_all([_unknown(kind, str(key), known) for key in options if key not in known])
     try:
         return chosen(kind=kind, **options)
@@ -104,6 +104,8 @@ def parse_words(words: Sequence[str]) -> list[Fix]:
         elif not entries:
             raise UserError(f"'{word}' stands before the fix it belongs to.",
                             wanted="KIND key=value …, such as redact kinds=email")
+        elif key == "kind":     # would take the place of the fix's name
+            raise _unknown(entries[-1]["kind"], key, _options(entries[-1]["kind"]))
         else:
             entries[-1][key] = _value(word, text, entries[-1]["kind"], key)
     if not entries:
@@ -126,6 +128,10 @@ def _value(word: str, text: str, kind: str, key: str) -> Any:
     if isinstance(value, str) and kind in FIXES.names and _takes_many(FIXES.get(kind), key):
         return [part.strip() for part in value.split(",")]
     return value
+
+
+def _options(kind: str) -> list[str]:
+    return [name for name in FIXES.get(kind).model_fields if name != "kind"]
 
 
 def _takes_many(chosen: type[Fix], key: str) -> bool:

@@ -13,7 +13,7 @@ from tuneloop.data.formats.chats import chats
 from tuneloop.data.formats.flat import evaluation, prompt_alone, prompt_and_answer, templates, text_alone
 from tuneloop.data.formats.gemini import gemini
 from tuneloop.data.formats.judged import LIKED, is_liked, openai_pairs, pairs, rated, rollouts
-from tuneloop.data.formats.kinds import KINDS
+from tuneloop.data.formats.kinds import KINDS, Kind
 from tuneloop.data.formats.media import check_media
 from tuneloop.data.formats.ranked import pairs_of, ranked
 from tuneloop.data.read import Table
@@ -258,10 +258,14 @@ def _refuse_other_kinds(head: Table, kind: type[Any], parts: Parts) -> None:
                         fix="complete the others, or put them into a file of their own")
     found = KINDS[max(others, key=lambda part: part.rows).format.kind]
     if kind is Conversation:
-        instead = f"set objective={found.objective}, or " if found.objective else ""
-        raise UserError(f"{head.file} holds {found.what}, which this objective does not learn from.",
-                        fix=f"{instead}give data.prompt and data.answer to take one column as the answer")
+        raise _nothing_to_learn(head, found)
     raise _no_rows_of(head, kind, found.what, found.objective)
+
+
+def _nothing_to_learn(head: Table, found: Kind) -> UserError:
+    instead = f"set objective={found.objective}, or " if found.objective else ""
+    return UserError(f"{head.file} holds {found.what}, which this objective does not learn from.",
+                     fix=f"{instead}give data.prompt and data.answer to take one column as the answer")
 
 
 def _no_rows_of(head: Table, kind: type[Any], what: str = "", objective: str = "") -> UserError:
@@ -302,6 +306,8 @@ def _unsure(head: Table, given: Given, kind: type[Any] | None) -> tuple[Format, 
         raise _lacking(head, "prompt", "answer")
     if alone and _takes(kind, alone):
         return alone, lambda values: _first(ALONE, Shape(tuple(values), values), given), None
+    if kind is Conversation and alone and alone.kind is Text and not suggested:
+        raise _nothing_to_learn(head, KINDS[Text])
     if kind in (None, Conversation):
         raise _unrecognised(head, suggested)
     raise _no_rows_of(head, kind)

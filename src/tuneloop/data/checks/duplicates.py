@@ -141,12 +141,13 @@ def _leak(found: Near, ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> _L
 
 
 def _closest(found: Near, row: int) -> tuple[int, float]:
-    """The row that is most like a row which some row is like."""
+    """The row that is most like a row which some row is like: an earlier one, unless it is so by way of later ones."""
     if found.first[row] != row:
         return int(found.first[row]), 1.0
     pairs = np.flatnonzero((found.left == row) | (found.right == row))
-    best = pairs[np.argmax(found.alike[pairs])]
-    return int(found.left[best] + found.right[best] - row), float(found.alike[best])
+    others = found.left[pairs] + found.right[pairs] - row
+    best = np.lexsort((-found.alike[pairs], others > row))[0]
+    return int(others[best]), float(found.alike[pairs[best]])
 
 
 class _Rows:

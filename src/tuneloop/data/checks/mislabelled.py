@@ -117,7 +117,8 @@ class Check(base.Check):
                        f"{rows_that(places, 'have a label that is likely wrong')}{among}{how}",
                        "look at them, the most doubtful come first; mend the labels, or drop them: tuneloop data fix "
                        "FILE drop checks=mislabelled", places,
-                       [f"line {row.origin.line}: “{excerpt(row.text)}” has {row.label}, likely {likely}"
+                       [f"{row.origin if len(places.files) > 1 else f'line {row.origin.line}'}: “{excerpt(row.text)}” "
+                        f"has {row.label}, likely {likely}"
                         for row, likely in named[:SHOWN_EXAMPLES]], "likely_wrong")
 
     def facts(self) -> dict[str, Any]:
