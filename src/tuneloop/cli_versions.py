@@ -13,6 +13,8 @@ from tuneloop.cli_base import AsJson, Runs, console, print_json
 from tuneloop.errors import UserError
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
     from tuneloop.data.fixes.base import Again, Tools
 
 data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", add_completion=False,
@@ -129,8 +131,7 @@ def fixes(as_json: AsJson = False) -> None:
         console.print(f"[bold]{name}[/]: {escape(kind.about)}")
         for key, field in kind.model_fields.items():
             if key != "kind":
-                default = "needed" if field.is_required() else f"{field.get_default(call_default_factory=True)!r}"
-                console.print(f"  {key} [dim]({escape(default)})[/]  {escape(field.description or '')}",
+                console.print(f"  {key}{escape(_default(field))}  [dim]{escape(field.description or '')}[/]",
                               soft_wrap=True)
 
 
@@ -191,6 +192,15 @@ def purge(row: Annotated[str, typer.Argument(metavar="ROW", help="FILE:LINE, VER
         print_json(done.to_json())
     else:
         _say(done.lines())
+
+
+def _default(field: FieldInfo) -> str:
+    """What an option is unless given, as one types it."""
+    if field.is_required():
+        return "=…"
+    value = field.get_default(call_default_factory=True)
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return f"={text}" if value not in (None, (), {}) else ""
 
 
 def _tools(again: Again, model: str | None) -> Tools:

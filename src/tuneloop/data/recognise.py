@@ -19,7 +19,7 @@ from tuneloop.data.formats.ranked import pairs_of, ranked
 from tuneloop.data.read import Table
 from tuneloop.data.template import Template, are_answers, suggest
 from tuneloop.errors import UserError, raise_all
-from tuneloop.types import Conversation, Origin, Preference, Ranked, Sample
+from tuneloop.types import Conversation, Origin, Preference, Ranked, Sample, Text
 
 DETECTORS: tuple[Detector, ...] = (openai_pairs, pairs, rollouts, ranked, rated, chats, gemini, prompt_and_answer,
                                    evaluation)

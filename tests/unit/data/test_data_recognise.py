@@ -36,6 +36,11 @@ def test_optional_columns_count_even_where_most_rows_lack_them() -> None:
     assert found.sentence == 'the prompt is the columns "instruction" and "input", the answer the column "output"'
 
 
+def test_plain_texts_are_refused_as_what_they_are() -> None:
+    assert "rows.jsonl holds plain texts, which this objective does not learn from" in refused(
+        {"text": "The bridge is old."}, {"text": "So is the ferry."})
+
+
 def test_templates_win_and_take_numbers_and_braces() -> None:
     row = {"prompt": "ignored", "completion": "ignored", "a:b c.d": "x", "label": 0}
     assert only(row, prompt="{{json}} {a:b c.d}{a:b c.d}!", answer="{label}") == (

@@ -10,12 +10,14 @@ from typing import Any, cast
 import pytest
 from data_rows import CharacterTokenizer
 
+from tuneloop.check import Subject, check
 from tuneloop.data import examine as examining
 from tuneloop.data.examine import Examined, Input, Reading, examine, samples_of
 from tuneloop.data.findings import Finding, verdict
 from tuneloop.data.fix import parse
 from tuneloop.data.page import write_page
 from tuneloop.data.proof import Proof
+from tuneloop.data.spec import DataSpec
 from tuneloop.errors import UserError
 from tuneloop.models.tokenizer import ChatTokenizer
 from tuneloop.types import Conversation, Preference
@@ -146,6 +148,13 @@ def test_the_rows_are_looked_at_as_the_fixes_of_the_recipe_leave_them(tmp_path: 
     assert [file.notes for file in found.files] == [
         [], ["data.fix deduplicate: 3 rows → 2", 'data.fix redact kinds=["email"]: 2 rows']]
     assert [file.rows for file in found.files] == [3, 3]
+
+
+def test_check_applies_the_fixes_that_a_run_applies_before_its_split(tmp_path: Path) -> None:
+    write(tmp_path, [LEAVING, LEAVING])
+    spec = DataSpec(train="rows.jsonl", fix=(parse("deduplicate"), parse("augment")))
+    found = check(Subject(spec, tmp_path), names=["duplicates"])
+    assert (found.files[0].notes, found.verdict) == (["data.fix deduplicate: 2 rows → 1"], "ready")
 
 
 def test_a_fix_that_cannot_be_applied_is_a_finding(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ class Check(base.Check):
     """Columns named like a source or a topic are looked at, and files where there are several."""
 
     about: ClassVar[str] = "balance over labels, sources and topics, and of the lengths of answers"
+    needs_all: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._labels = LabelCounts()

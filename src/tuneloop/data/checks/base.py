@@ -49,6 +49,9 @@ class Check:
     about: ClassVar[str] = ""
     """What it looks for, for the report's list of checks: `exact and near duplicates, also across parts`."""
 
+    needs_all: ClassVar[bool] = False
+    """Whether the first rows alone would mislead it, as those of a file that is sorted by label do."""
+
     def see(self, chunk: Chunk) -> None:
         """Look at rows; called with every chunk in order."""
         raise NotImplementedError

@@ -35,6 +35,7 @@ class Check(base.Check):
     """All but repeated prompts is told of a sample. Prompts are looked at without what they are wrapped in."""
 
     about: ClassVar[str] = "diversity: repeated prompts, answers that begin alike, texts that repeat each other"
+    needs_all: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._labels = LabelCounts()

@@ -35,6 +35,7 @@ class Check(base.Check):
     """The usual 500 to 10,000 rows are no law: a format is learnt from fewer, a wide task needs more."""
 
     about: ClassVar[str] = "whether there are enough rows: to learn from, of every label, and for the test"
+    needs_all: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._rows = Counter[str]()

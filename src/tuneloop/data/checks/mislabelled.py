@@ -46,6 +46,7 @@ class Check(base.Check):
     """Confident learning over the rows' labels; what a model that is often wrong itself says is not taken for true."""
 
     about: ClassVar[str] = "labels that are likely wrong"
+    needs_all: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._labels = LabelCounts()

@@ -34,6 +34,7 @@ def test_rows_in_another_language_than_most_and_than_their_question() -> None:
     seen = found(check, [qa(ENGLISH, ENGLISH, 1), qa(ENGLISH, "yes", 2), qa(ENGLISH, GERMAN, 3), qa(GERMAN, "ja", 4)])
     assert (lines(seen["other"]), lines(seen["answer"])) == ([3, 4], [3])
     assert seen["other"].what == "2 rows are in another language than most (en): de 2"
+    assert [example[:13] for example in seen["other"].examples] == ["de: Der schne"] * len(seen["other"].examples)
     assert check.facts() == {"languages": {"en": 0.5, "de": 0.5}}
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from checked_rows import answers, found, lines, qa
 
 from tuneloop.data.checks.mislabelled import Check
-from tuneloop.types import Sample
+from tuneloop.types import Origin, Sample
 
 KITCHEN = ["apple", "pear", "plum", "soup", "bread", "salt", "spoon", "plate", "oven", "kettle"]
 WORKSHOP = ["hammer", "nail", "saw", "drill", "board", "screw", "glue", "clamp", "plane", "rasp"]
@@ -39,6 +40,16 @@ def test_wrong_labels_are_named_the_most_doubtful_first() -> None:
     assert facts["agrees"] == pytest.approx(0.985, abs=0.001)
     told = {row["line"]: (row["label"], row["likely"]) for row in facts["rows_with_likely_label"]}
     assert told == {7: ("workshop", "kitchen"), 60: ("kitchen", "workshop"), 61: ("workshop", "kitchen")}
+
+
+def test_a_doubtful_row_is_told_with_its_file_where_there_are_several() -> None:
+    pytest.importorskip("sklearn")
+    both = [replace(row, origin=Origin("test.jsonl" if row.origin.line == 60 else "rows.jsonl", row.origin.line))
+            for row in rows(wrong=(7, 60))]
+    assert {example.split(":")[0] for example in found(Check(), both)["likely_wrong"].examples} == {
+        "rows.jsonl line 7", "test.jsonl line 60"}
+    assert {example.split(":")[0] for example in found(Check(), rows(wrong=(7, 60)))["likely_wrong"].examples} == {
+        "line 7", "line 60"}
 
 
 def test_many_wrong_labels_are_to_be_mended_first() -> None:

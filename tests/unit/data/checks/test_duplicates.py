@@ -40,6 +40,15 @@ def test_duplicates_are_named_with_what_they_repeat() -> None:
     assert check.facts() == {"duplicates": {"train": {"rows": 107, "exact": 1, "near": 1}}, "leaks": {}}
 
 
+def test_a_near_duplicate_is_told_with_an_earlier_row_even_where_a_later_one_is_more_like_it() -> None:
+    train = [*plenty(), *(asked(question, "on its way", 101 + i) for i, question in enumerate([
+        QUESTION, f"{QUESTION}, or so", f"{QUESTION}, or so?"]))]
+    (near,) = found_by(Check(), train=train)
+    assert lines(near) == [102, 103]
+    assert [example.split(" (")[0] for example in near.examples] == [
+        "train.csv line 102 is nearly train.csv line 101", "train.csv line 103 is nearly train.csv line 102"]
+
+
 def test_many_duplicates_are_to_be_mended() -> None:
     (exact,) = found_by(Check(), train=[*plenty(), *plenty(count=100)[:6]])
     assert (exact.severity, len(exact.places)) == ("fix", 6)

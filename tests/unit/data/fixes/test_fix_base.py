@@ -94,6 +94,7 @@ def test_words_of_a_command_line() -> None:
     ([], "No fix is named"),
     (["checks=a"], "'checks=a' stands before the fix"),
     (["drop", "checks=[a"], "is not YAML"),
+    (["redact", "kind=email"], "The fix redact has no option 'kind'(.|\n)*did you mean 'kinds'"),
 ])
 def test_words_that_name_no_fix(words: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
