@@ -77,14 +77,14 @@ def demo(overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VAL
 
 
 @app.command(rich_help_panel=START)
-def init(data: Annotated[Path, typer.Argument(help="a data file: .csv .tsv .json .jsonl, also .gz")],
+def init(data: Annotated[str, typer.Argument(help="a data file, a folder, or another source of rows")],
          base: Annotated[str, typer.Option(help="the model to start from")] = "smollm2-135m-instruct",
          out: Annotated[Path, typer.Option(help="where the recipe goes")] = Path("recipe.yaml")) -> None:
     """Look at a data file, show three rows as the model will see them, write a commented recipe."""
     from tuneloop.data.guess import guess, recipe_text, shown
     from tuneloop.record import write_atomic
 
-    found = guess(data, os.path.relpath(data, out.parent))
+    found = guess(data, os.path.relpath(data, out.parent) if Path(data).exists() else data)
     if out.exists():
         raise UserError(f"{out} exists already.", fix="choose another name with --out")
     try:

@@ -44,6 +44,7 @@ def check(words: Annotated[list[str] | None, WHAT] = None,
     Exit codes: 0 ready, 3 fix first, 2 will not train.
     """
     from tuneloop.check import check as look
+    from tuneloop.data.examine import refused
     from tuneloop.data.findings import EXIT_CODES
     from tuneloop.data.page import write_page
 
@@ -57,11 +58,18 @@ def check(words: Annotated[list[str] | None, WHAT] = None,
     subject = _subject(recipe, recipe.base if of_recipe else base, of_recipe, against or [], deep)
     names = [name.strip() for name in only.split(",")] if only else None
     examined = look(subject, names=names, first_look=None if as_json else _show_first)
-    if html:
-        write_page(examined, html)
     if not as_json:
         _show(examined)
-    report = _prepared(recipe, as_json) if of_recipe and examined.verdict != "will not train" else {}
+    report: dict[str, Any] = {}
+    if of_recipe and examined.verdict != "will not train":
+        try:
+            report = _prepared(recipe, as_json)
+        except UserError as error:      # of all rows together: too few, one label
+            examined = examined.but(refused(error))
+            if not as_json:
+                _show_finding(examined.findings[0])
+    if html:
+        write_page(examined, html)
     if as_json:
         print_json(report | examined.to_json())
     else:
@@ -176,7 +184,7 @@ def _hang(first: str, text: str) -> None:
 def _show_verdict(examined: Examined, page: Path | None) -> None:
     colour = {"ready": "green", "fix first": "yellow", "will not train": "red"}[examined.verdict]
     counts = Counter[str](finding.severity for finding in examined.findings)
-    said = {"blocks": "that stop training", "fix": "to fix first", "note": "worth knowing"}
+    said = {"blocks": "to stop training", "fix": "to fix first", "note": "worth knowing"}
     told = ", ".join(f"{counts[severity]} {what}" for severity, what in said.items() if counts[severity])
     console.print(f"[bold {colour}]{examined.verdict}[/]: {told or 'nothing was found'} "
                   f"[dim]({_count(examined.rows, 'row')}, {_count(len(examined.looked_for), 'check')}, "

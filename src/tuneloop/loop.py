@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 
 from tuneloop.check import Subject, check
+from tuneloop.data.examine import READING
 from tuneloop.data.page import write_page
 from tuneloop.data.prepare import Rows, prepare
 from tuneloop.data.versions.file_state import changed_since
@@ -175,6 +176,8 @@ def _examine(ready: Prepared, folder: RunFolder, watch: Watcher) -> None:
     folder.write(found.to_json(), "data", "findings.json")
     write_page(found, folder.file("data", "findings.html"))
     for finding in found.findings:
+        if finding.check == READING:        # a set to compare with: the files of the parts have been read before
+            raise UserError(f"{finding.what}.", fix=finding.fix)
         if finding.severity != "note":
             watch.say(f"{finding.check}: {finding}" + (f" ({finding.fix})" if finding.fix else ""))
 

@@ -121,6 +121,22 @@ def test_check_refuses(words: list[str], told: str, call: Call, tmp_path: Path) 
     assert told in shown
 
 
+def test_a_missing_evaluation_set_stops_a_run(call: Call, tmp_path: Path, tiny_llama: Path) -> None:
+    labels_recipe(tmp_path, tiny_llama)
+    code, shown = call("run", "recipe.yaml", "data.evaluation_sets=[exam.jsonl]", "--until", "check")
+    assert code == 2
+    assert "exam.jsonl does not exist" in shown
+
+
+def test_what_is_wrong_with_all_rows_together_is_in_the_report(call: Call, tmp_path: Path, tiny_llama: Path) -> None:
+    labels_recipe(tmp_path, tiny_llama)
+    code, shown = call("check", "recipe.yaml", "data.split.test=59", "--only", "encoding", "--json")
+    assert code == 2
+    report = json.loads(shown)
+    assert report["verdict"] == "will not train"
+    assert "leaves nothing to train on" in report["findings"][0]["what"]
+
+
 # --- convert ---------------------------------------------------------------------------------------------------------
 
 def test_convert(call: Call, tmp_path: Path) -> None:

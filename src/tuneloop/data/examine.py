@@ -33,6 +33,7 @@ from tuneloop.errors import UserError, raise_all
 from tuneloop.types import Origin, Sample
 
 CHECKS = Catalog("check", "tuneloop.data.checks", "Check")
+READING = "reading"         # the check of findings that are errors
 HEAD_ROWS = 5_000           # decide how rows are read, and are looked at first
 CHUNK_ROWS = 2_000
 
@@ -78,6 +79,10 @@ class Examined:
     def rows(self) -> int:
         return sum(file.rows for file in self.files)
 
+    def but(self, finding: Finding) -> Examined:
+        """The same with one more finding, before the others."""
+        return replace(self, findings=[finding, *self.findings])
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {"verdict": self.verdict, "rows": self.rows,
@@ -113,7 +118,8 @@ def examine(inputs: Sequence[Input], reading: Reading, *, names: Sequence[str] |
             if given.part != "evaluation":
                 typed |= dict.fromkeys((origin.file for origin in chunk.origins), _typed(given.name, reading.root))
             if first_look is not None and given == first and read.is_head and read.has_more:
-                first_look(read.rows, _found(made(), [chunk], typed))
+                early = {name: check for name, check in made().items() if not check.needs_all}
+                first_look(read.rows, _found(early, [chunk], typed))
             for check in checks.values():
                 check.see(chunk)
         files.append(read.report())
@@ -167,6 +173,13 @@ def _rank(finding: Finding) -> tuple[int, int]:
     return SEVERITIES.index(finding.severity), -len(finding.places)
 
 
+def refused(error: UserError) -> Finding:
+    """An error as a finding: nothing can be trained from what it speaks of."""
+    wanted = f"Wanted: {error.wanted}. " if error.wanted else ""
+    found = error.found.rstrip(".") or error.text
+    return Finding(READING, "blocks", found, (wanted + error.fix).rstrip())
+
+
 class _Troubles:
     """Rows that are no samples and sources that do not open, as findings."""
 
@@ -179,8 +192,7 @@ class _Troubles:
         self.flaws.setdefault((error.what, error.rule, dropped), Places()).add(origin)
 
     def source(self, error: UserError) -> None:
-        wanted = f"Wanted: {error.wanted}. " if error.wanted else ""
-        self.unreadable.append(Finding("reading", "blocks", error.found.rstrip("."), (wanted + error.fix).rstrip()))
+        self.unreadable.append(refused(error))
 
     def kinds(self, chunk: Chunk) -> None:
         """Rows may be whatever they are: tell of those that no objective learns from."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tuneloop.data import task as tasks
 from tuneloop.data.formats.kinds import KINDS
-from tuneloop.data.read import read
+from tuneloop.data.read import read_table
 from tuneloop.data.recognise import Recognised, choose, recognise_as
 from tuneloop.errors import UserError
 from tuneloop.types import Conversation, Message, Preference, Prompt, Ranked, Rated, Rollout, Sample, Text
@@ -36,9 +36,12 @@ class Guess:
     objective: str                      # one that learns from such rows
 
 
-def guess(path: Path, shown: str | None = None) -> Guess:
-    """Look at a data file. Raises UserError when it cannot be read or no way to use its columns suggests itself."""
-    table = read(path, shown or str(path))
+def guess(source: str | Path, shown: str | None = None) -> Guess:
+    """Look at a source of rows, which messages and the recipe name `shown`.
+
+    Raises UserError when it cannot be read or no way to use its columns suggests itself.
+    """
+    table = read_table(str(source), Path(), shown or str(source))
     mapped = choose(table)
     kind = mapped.main.kind
     if not KINDS[kind].objective:

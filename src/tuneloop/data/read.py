@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneloop.catalog import Catalog
-from tuneloop.data.files import PACKED, blocks, located, opened, packing_of, suffix_of
+from tuneloop.data.files import blocks, located, opened, packing_of, suffix_of
 from tuneloop.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 SOURCES = Catalog("source", "tuneloop.data.sources", "Source")
 ONE_OBJECT_PER_ROW = 'one object per row, such as {"prompt": "…", "completion": "…"}'
-DATA_SUFFIXES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", *PACKED}
 LOOKED_AT_BYTES = 64
 
 
@@ -52,15 +51,6 @@ class Table:
     rows: list[Row]
     columns: list[str]          # in order of first appearance
     notes: list[str]
-
-
-def read(path: Path, shown: str) -> Table:
-    """Read a data file; `shown` is how the user named it. Raises UserError for whatever cannot be trusted."""
-    if os.path.isdir(path):
-        inside = sorted(p.name for p in path.iterdir() if p.suffix in DATA_SUFFIXES)[:5]
-        raise UserError(f"{shown} is a folder.", wanted="a file of rows",
-                        fix=f"name a file in it: {', '.join(inside)}" if inside else "")
-    return _in_memory(source_of_file(path, shown)(str(path), Path(), shown))
 
 
 def read_table(name: str, root: Path, shown: str | None = None) -> Table:

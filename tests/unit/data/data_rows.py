@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tuneloop.data.read import Row, Table
+from tuneloop.data.read import Row, Table, read_table
 from tuneloop.types import Conversation, Message, Origin
 
 SHARED = Path(__file__).parents[3].parent / "shared" / "data"
@@ -15,6 +15,11 @@ SHARED = Path(__file__).parents[3].parent / "shared" / "data"
 
 def chat(prompt: str, answer: str, line: int = 1, file: str = "rows.csv") -> Conversation:
     return Conversation((Message("user", prompt), Message("assistant", answer)), Origin(file, line))
+
+
+def read(path: Path, shown: str) -> Table:
+    """What a data file holds."""
+    return read_table(str(path), Path(), shown)
 
 
 def table(*rows: dict[str, Any], file: str = "rows.jsonl") -> Table:

@@ -132,9 +132,9 @@ def _without_examples(value: Any, found: Family) -> Any:
         return [_without_examples(inner, found) for inner in value]
     if not isinstance(value, dict):
         return value
-    named = {(place["file"], line) for place in value.get("places", []) for line in place["lines"]}
-    finding = "places" in value
-    is_cut = value.get("rows", 0) > len(named)      # long lists of places are
-    may_be_of_it = finding and (named & found.places or is_cut)
-    hidden: dict[str, Any] = {"examples": []} if value.get("examples") and may_be_of_it else {}
+    hidden: dict[str, Any] = {}
+    if value.get("examples") and "places" in value:
+        named = {(place["file"], line) for place in value["places"] for line in place["lines"]}
+        if named & found.places or value.get("rows", 0) > len(named):       # long lists of places are cut
+            hidden = {"examples": []}
     return {key: _without_examples(inner, found) for key, inner in value.items()} | hidden

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tuneloop.data.augment.apart import AUGMENTED_FROM, apart, beside, digest_of
 from tuneloop.data.fixes.augment import Fix
 from tuneloop.data.fixes.base import Item
-from tuneloop.data.read import read
+from tuneloop.data.read import read_table
 from tuneloop.data.split import Parts, split
 from tuneloop.types import Conversation
 
@@ -68,7 +68,7 @@ def test_made_up_rows_are_known_in_an_exported_file(tmp_path: Path, suffix: str)
             writer = csv.DictWriter(file, ["id", "prompt", "completion", AUGMENTED_FROM])
             writer.writeheader()
             writer.writerows(values)
-    again, _ = loaded(*(row.values for row in read(path, path.name).rows))
+    again, _ = loaded(*(row.values for row in read_table(str(path), path.parent).rows))
     originals, made = apart(again)
     assert [item.sample.answer for item in originals] == [f"Answer {i}" for i in range(20)]
     assert [item.origin for item in made] == [item.origin for item in originals]
