@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def group_all(samples: Sequence[Learnt], tokenizer: ChatTokenizer) -> list[Group | RenderProblem]:
     """One `Group` or one `RenderProblem` per sample, in order."""
-    answers = [_branches(sample) for sample in samples]
+    answers = [conversations_of(sample) for sample in samples]
     rendered = iter(render(list(chain(*answers)), tokenizer))
     return [_group(sample, [next(rendered) for _ in mine]) for sample, mine in zip(samples, answers, strict=True)]
 
@@ -67,7 +67,8 @@ def preferred(sample: Learnt, group: Group) -> Rendered:
     return group.branches[at]
 
 
-def _branches(sample: Learnt) -> tuple[Conversation, ...]:
+def conversations_of(sample: Learnt) -> tuple[Conversation, ...]:
+    """A conversation for each answer of a sample, in the objective's order."""
     match sample:
         case Conversation():
             return (sample,)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tuneloop.data.checks.base import Check, Chunk, text_of
 from tuneloop.data.findings import Finding, Places
 from tuneloop.data.fixes.base import Tools
-from tuneloop.data.groups import group_all
+from tuneloop.data.groups import conversations_of, group_all
 from tuneloop.data.render import RenderProblem, specials_in, would_cut
 from tuneloop.data.report import Lengths
 from tuneloop.data.token_cache import FILE as TOKENS
@@ -29,8 +29,8 @@ LITTLE = 1.0                # percent of a row's tokens that carry loss, below w
 class Proof(Check):
     """Renders every row, and shows that exactly the answers with their end of turn carry loss.
 
-    Supervised tokens decode to the answer, and all tokens to the text that the template made: `render` refuses the
-    row otherwise, and this check says so.
+    Supervised tokens decode to the answer: `render` refuses the row otherwise, and this check says so. It also decodes
+    all tokens of a row and compares them with the text that the template made.
     """
 
     about: ClassVar[str] = "the chat template and the loss mask, proven on every row"
@@ -41,7 +41,7 @@ class Proof(Check):
         self.problems: dict[str, Places] = {}
         self.specials: dict[str, Places] = {}
         self.long, self.cut = Places(), list[str]()
-        self.mostly_read = Places()
+        self.mostly_read, self.altered = Places(), Places()
         self.whole, self.supervised = array("q"), array("q")
 
     def see(self, chunk: Chunk) -> None:
@@ -55,6 +55,12 @@ class Proof(Check):
                 self.problems.setdefault(group.message, Places()).add(sample.origin)
             else:
                 self._measure(sample, group.branches)
+                if not all(map(self._gives_back, conversations_of(sample), group.branches)):
+                    self.altered.add(sample.origin)
+
+    def _gives_back(self, conversation: Conversation, branch: Rendered) -> bool:
+        text = self.tokenizer.full_text(conversation.messages, conversation.tools)
+        return text.startswith(self.tokenizer.decode(branch.ids.tolist()))
 
     def _groups(self, rows: Sequence[Learnt]) -> list[Group | RenderProblem]:
         with closing(TokenCache(cache.root() / TOKENS)) as kept:
@@ -89,6 +95,11 @@ class Proof(Check):
                 if self.drops_long else self._finding(
                     "blocks", f"{longer}; an answer is never cut", "shorten or split them, or leave them out with "
                     "data.over_length=drop", self.long, self.cut, "long"))
+        if self.altered:
+            found.append(self._finding(
+                "note", f"{_rows(self.altered)} with a question that the tokenizer does not give back as it was: "
+                "it holds characters that the base cannot read", "mend the characters, or choose another base",
+                self.altered, kind="altered"))
         if self.mostly_read:
             found.append(self._finding(
                 "note", f"in {_rows(self.mostly_read)} less than {LITTLE:g} % of the tokens carry loss: almost all "

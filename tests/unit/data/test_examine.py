@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -234,6 +235,20 @@ def test_special_tokens_inside_texts(tmp_path: Path) -> None:
 def test_rows_of_which_almost_nothing_carries_loss(tmp_path: Path) -> None:
     found = proven(tmp_path, [{"prompt": "a" * 900, "completion": "b"}, LEAVING])
     assert [(f.severity, f.kind, [o.line for o in f.places]) for f in found.findings] == [("note", "mostly read", [1])]
+
+
+class Folding(CharacterTokenizer):
+    """A tokenizer that knows no capital letters outside ASCII."""
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return super().encode([text.replace("É", "e") for text in texts])
+
+
+def test_questions_that_the_tokenizer_changes(tmp_path: Path) -> None:
+    name = write(tmp_path, [LEAVING, {**LEAVING, "prompt": "Where is the CAFÉ?"}])
+    found = examine([Input("train", name)], Reading(tmp_path), names=[],
+                    more=lambda: {"proof": Proof(cast(ChatTokenizer, Folding()), None)})
+    assert [(f.severity, f.kind, [o.line for o in f.places]) for f in found.findings] == [("note", "altered", [2])]
 
 
 # --- the page --------------------------------------------------------------------------------------------------------
