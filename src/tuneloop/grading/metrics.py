@@ -18,6 +18,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneloop.data.augment import overlap
+
 Scores = NDArray[np.float64]
 Statistic = Callable[[Scores], Scores]
 Kind = Literal["labels", "open", "pairs"]
@@ -112,7 +114,7 @@ def rouge_l(references: Sequence[str], answers: Sequence[str]) -> Scores:
     `rouge-score`'s rougeL; deviation: `rouge-score` drops every other letter, so that accents would split words.
     Scripts without spaces between words count as one word per run.
     """
-    return np.array([_rouge_l(_words(r), _words(a)) for r, a in zip(references, answers, strict=True)])
+    return np.array([overlap.rouge_l(_words(r), _words(a)) for r, a in zip(references, answers, strict=True)])
 
 
 @metric("open")
@@ -123,20 +125,3 @@ def exact_match(references: Sequence[str], answers: Sequence[str]) -> Scores:
 
 def _words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
-
-
-def _rouge_l(reference: list[str], answer: list[str]) -> float:
-    return 2 * longest_common_subsequence(reference, answer) / max(1, len(reference) + len(answer))
-
-
-def longest_common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
-    """Length, by Hyyrö's bit-parallel recurrence (2004): bit i is 0 once the row's best length grows at a[i]."""
-    at: dict[str, int] = {}
-    for i, word in enumerate(a):
-        at[word] = at.get(word, 0) | 1 << i
-    everywhere = (1 << len(a)) - 1
-    row = everywhere
-    for word in b:
-        matched = row & at.get(word, 0)
-        row = (row + matched | row - matched) & everywhere
-    return len(a) - row.bit_count()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from tuneloop.grading.metrics import METRICS, Scores, longest_common_subsequence, mean_of, metric, names, perplexity
+from tuneloop.data.augment.overlap import longest_common_subsequence
+from tuneloop.grading.metrics import METRICS, Scores, mean_of, metric, names, perplexity
 
 Labelled = tuple[list[str], list[str]]
 

@@ -34,10 +34,10 @@ def numbers(text: str) -> set[str]:
 
 def rouge_l(a: Sequence[str], b: Sequence[str]) -> float:
     """F-measure of the longest common subsequence of two lists of words (Lin 2004); 1 for the same, 0 for nothing."""
-    return 2 * _common(a, b) / max(1, len(a) + len(b))
+    return 2 * longest_common_subsequence(a, b) / max(1, len(a) + len(b))
 
 
-def _common(a: Sequence[str], b: Sequence[str]) -> int:
+def longest_common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
     """Length of the longest common subsequence, by Hyyrö's bit-parallel recurrence (2004)."""
     at: dict[str, int] = {}
     for i, word in enumerate(a):
