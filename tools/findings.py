@@ -61,7 +61,7 @@ def main() -> None:
     pages = [INTRODUCTION.format(date=version.stdout.strip())]
     for public in SETS:
         print(public.title, flush=True)
-        pages.append(section(public, looked_at(public, folder)))
+        pages.append(section(public, looked_at(public, folder)).replace(f"{folder}/", ""))
     (DOCS / "findings.md").write_text("\n".join(pages), encoding="utf-8")
 
 
@@ -79,7 +79,7 @@ def section(public: Public, found: Examined) -> str:
     files = "; ".join(f"{file.part}: `{Path(file.file).name}`, {file.rows:,} rows" for file in found.files)
     lines = [f"## {public.title}", "", f"**{found.verdict}**. {files}.", ""]
     for finding in found.findings[:SHOWN_FINDINGS]:
-        where = "; ".join(str(finding.places).split("; ")[:3]).replace(str(Path.home()), "~")
+        where = "; ".join(str(finding.places).split("; ")[:3])
         lines.append(f"- *{finding.check}* ({finding.severity}): {finding.what}{': ' + where if where else ''}")
     if len(found.findings) > SHOWN_FINDINGS:
         lines.append(f"- and {len(found.findings) - SHOWN_FINDINGS} more")
@@ -90,6 +90,9 @@ INTRODUCTION = """# What `check` finds in public data
 
 Made by `python tools/findings.py FOLDER` on {date}; FOLDER held the sets as published, as JSONL. Places name the line;
 texts of rows are left out, since licences differ. "Fix first" and "will not train" are what `tuneloop check` says.
+
+Not every note is right: short film reviews full of names are taken for Spanish or Portuguese, placeholders of Bitext are meant
+to be filled in by whoever uses it, and a label that is "likely wrong" may be an odd sentence. They are there to be looked at.
 """
 
 if __name__ == "__main__":
