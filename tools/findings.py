@@ -91,9 +91,9 @@ INTRODUCTION = """# What `check` finds in public data
 Made by `python tools/findings.py FOLDER` on {date}; FOLDER held the sets as published, as JSONL. Places name the line;
 texts of rows are left out, since licences differ. "Fix first" and "will not train" are what `tuneloop check` says.
 
-Not every note is right: short film reviews full of names are taken for Spanish or Portuguese, placeholders of Bitext are
-meant to be filled in by whoever uses it, and a label that is "likely wrong" may be an odd sentence. They are there to be
-looked at.
+Not every note is right: short film reviews full of names are taken for Spanish or Portuguese, placeholders of Bitext
+are meant to be filled in by whoever uses it, and a label that is "likely wrong" may be an odd sentence. They are there
+to be looked at.
 """
 
 if __name__ == "__main__":
