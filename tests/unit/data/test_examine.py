@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from data_rows import CharacterTokenizer
 
+from browser import WIDTHS, check_fits, needs_browser
 from tuneloop.check import Subject, check
 from tuneloop.data import examine as examining
 from tuneloop.data.examine import Examined, Input, Reading, examine, samples_of
@@ -264,3 +265,14 @@ def test_the_page_is_self_contained_and_escapes_texts(tmp_path: Path) -> None:
     assert "alert(1)" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page
+
+
+@pytest.mark.slow
+@needs_browser
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_page_never_scrolls_sideways(tmp_path: Path, width: int) -> None:
+    rows = [{**LEAVING, "prompt": f"{i} {'verylongword' * 40}"} for i in range(40)]
+    found = looked_at(tmp_path, [*rows, rows[0], {**LEAVING, "completion": "Sure. " * 400}, {"prompt": "x" * 300}],
+                      "duplicates", "degenerate", "lengths", "diversity", "balance")
+    write_page(found, tmp_path / "report.html")
+    check_fits(tmp_path / "report.html", width, tmp_path)
