@@ -12,10 +12,11 @@ from tuneloop.data.examine import HEAD_ROWS
 from tuneloop.data.files import located
 from tuneloop.data.findings import Places
 from tuneloop.data.fix import Step, apply_all
-from tuneloop.data.fixes.base import Again, Change, Fix, Item, Tools, count_of
+from tuneloop.data.fixes.base import Again, Change, Fix, Tools, count_of
 from tuneloop.data.fixes.drop import UNREADABLE
 from tuneloop.data.fixes.drop import Fix as Drop
-from tuneloop.data.flaws import RowError, flaw_errors
+from tuneloop.data.flaws import flaw_errors
+from tuneloop.data.load import items_of
 from tuneloop.data.read import Row, Table, open_source
 from tuneloop.data.recognise import Mapped, choose
 from tuneloop.data.sources import version as version_source
@@ -74,7 +75,8 @@ def fix(source_name: str, fixes: Sequence[Fix], root: Path, store: Store, *, nam
     source = open_source(source_name, root)
     rows = list(source.rows())
     mapped = _chosen(source, rows, prompt, answer, system)
-    items, flaws = _items(rows, source, mapped)
+    made = mapped.make_all(rows)
+    items, flaws = items_of(made), made.flaws
     if flaws and not any(isinstance(one, Drop) and UNREADABLE in one.checks for one in fixes):
         raise_all([*flaw_errors(flaws), UserError(
             f"{count_of(flaws)} of {source.shown} cannot be read, so that nothing was fixed.",
@@ -106,18 +108,6 @@ def _chosen(source: Source, rows: Sequence[Row], prompt: str | None, answer: str
     columns = list(dict.fromkeys(column for row in head for column in row.values))
     return choose(Table(source.shown, source.kind, head, columns, source.notes), prompt=prompt, answer=answer,
                   system=system)
-
-
-def _items(rows: Sequence[Row], source: Source, mapped: Mapped) -> tuple[list[Item], list[tuple[Origin, RowError]]]:
-    items, flaws = [], []
-    for row in rows:
-        origin = Origin(row.file or source.shown, row.line, row.digest)
-        made_by = row.made_by if isinstance(row, version_source.KeptRow) else ""
-        try:
-            items.append(Item(row.values, origin, mapped.make(row.values, origin), made_by))
-        except RowError as error:
-            flaws.append((origin, error))
-    return items, flaws
 
 
 def _kept(source: Source, rows: Iterator[Row], root: Path, store: Store, made: Provenance) -> Manifest:

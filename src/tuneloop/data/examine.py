@@ -23,7 +23,6 @@ from tuneloop.data.findings import SEVERITIES, Finding, Places, Verdict, verdict
 from tuneloop.data.fix import apply_all
 from tuneloop.data.fixes.base import Again, Fix, Item, Tools, count_of
 from tuneloop.data.flaws import RowError
-from tuneloop.data.formats.base import DroppableError
 from tuneloop.data.formats.kinds import KINDS
 from tuneloop.data.read import Row, Table, from_anywhere, open_source, without_secrets
 from tuneloop.data.recognise import Mapped, choose
@@ -272,19 +271,13 @@ class _Read:
         assert self.source is not None
         assert self.mapped is not None
         self.rows += len(rows)
-        origins, samples, values = [], [], []
-        for row in rows:
-            origin = Origin(row.file or self.source.shown, row.line, row.digest)
-            try:
-                sample = self.mapped.make(row.values, origin)
-            except RowError as error:
-                dropped = self.reading.drop_empty and isinstance(error, DroppableError)
-                self.troubles.row(origin, error, dropped)
-            else:
-                origins.append(origin)
-                samples.append(sample)
-                values.append(row.values)
-        chunk = Chunk(self.given.part, origins, samples, values)
+        made = self.mapped.make_all(rows, self.reading.drop_empty)
+        for troubled in (made.dropped, made.flaws):
+            for origin, error in troubled:
+                self.troubles.row(origin, error, dropped=troubled is made.dropped)
+        samples = [sample for _, sample in made.rows]
+        chunk = Chunk(self.given.part, [sample.origin for sample in samples], samples,
+                      [row.values for row, _ in made.rows])
         if self.reading.kind is None and not self.plain:
             self.troubles.kinds(chunk)
         return chunk

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from tuneloop.data import task as tasks
 from tuneloop.data.formats.kinds import KINDS
+from tuneloop.data.load import Loaded, Wanted, made_of
 from tuneloop.data.read import read_table
-from tuneloop.data.recognise import Recognised, choose, recognise_as
+from tuneloop.data.recognise import choose
 from tuneloop.errors import UserError
 from tuneloop.types import Conversation, Message, Preference, Prompt, Ranked, Rated, Rollout, Sample, Text
 
@@ -49,7 +50,7 @@ def guess(source: str | Path, shown: str | None = None) -> Guess:
                         wanted="questions with their answers, or answers that are judged",
                         fix="tuneloop check looks at such rows, too")
     prompt, answer = mapped.guessed or (None, None)
-    found = recognise_as(table, Preference if kind is Ranked else kind, prompt=prompt, answer=answer, drop_empty=True)
+    found = made_of(table, Wanted(Preference if kind is Ranked else kind, prompt, answer, drop_empty=True))
     if not found.samples:
         raise UserError(f"{table.file}: no row has an answer.", fix="look at the answer column")
     task = tasks.decide(found.samples, "auto")
@@ -58,7 +59,7 @@ def guess(source: str | Path, shown: str | None = None) -> Guess:
                  [origin.line for origin in found.dropped], task, labels, _examples(found), KINDS[kind].objective)
 
 
-def _examples(found: Recognised) -> list[Sample]:
+def _examples(found: Loaded) -> list[Sample]:
     """The first rows, but of different answers, for files are often sorted by them."""
     different = list({row.answer: row for row in reversed(found.samples)}.values())[::-1]
     rest = [row for row in found.samples if row not in different[:EXAMPLES]]

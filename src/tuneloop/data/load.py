@@ -11,11 +11,11 @@ from tuneloop.data.augment.apart import apart
 from tuneloop.data.files import folder_of, located
 from tuneloop.data.fix import Step, apply_all
 from tuneloop.data.fixes.base import Again, Fix, Item, Tools
-from tuneloop.data.flaws import RowError, flaw_errors
-from tuneloop.data.formats.base import DroppableError
+from tuneloop.data.flaws import flaw_errors
 from tuneloop.data.formats.ranked import pairs_of
-from tuneloop.data.read import Row, Table, read_table
-from tuneloop.data.recognise import Mapped, choose
+from tuneloop.data.read import Table, read_table
+from tuneloop.data.recognise import Made, choose
+from tuneloop.data.sources.version import KeptRow
 from tuneloop.data.versions.file_state import FileState
 from tuneloop.data.versions.rows import Identity, row_hash
 from tuneloop.errors import raise_all
@@ -49,6 +49,11 @@ class Loaded:
     files: list[FileState]      # that they were read from; none for what is no file of this machine
 
     @property
+    def samples(self) -> list[Any]:
+        """All of the kind that was wanted."""
+        return [item.sample for item in self.items]
+
+    @property
     def identity(self) -> str:
         """The id of the rows as they were read: the same on every machine, in any order."""
         return Identity(row_hash(row.values) for row in self.table.rows).id
@@ -66,29 +71,22 @@ def made_of(table: Table, wanted: Wanted, fixes: Sequence[Fix] = (), folder: Pat
     """The same of rows in memory."""
     mapped = choose(table, wanted.kind, prompt=wanted.prompt, answer=wanted.answer, system=wanted.system,
                     folder=folder)
-    items: list[Item] = []
-    dropped: list[Origin] = []
-    flaws: list[tuple[Origin, RowError]] = []
-    read = [Origin(row.file or table.file, row.line, row.digest) for row in table.rows]
-    for row, origin in zip(table.rows, read, strict=True):
-        try:
-            items.append(_item(mapped, row, origin))
-        except RowError as error:
-            if wanted.drop_empty and isinstance(error, DroppableError):
-                dropped.append(origin)
-            else:
-                flaws.append((origin, error))
-    raise_all(flaw_errors(flaws))
+    made = mapped.make_all(table.rows, wanted.drop_empty)
+    raise_all(flaw_errors(made.flaws))
+    items = items_of(made)
     sentence, tools = mapped.sentence, wanted.tools(mapped.make)
     items, steps = apply_all(items, fixes, tools)
     if wanted.kind is Preference and any(isinstance(item.sample, Ranked) for item in items):
         items, sentence = _paired(items), f"{sentence}; the best answer is paired with each other"
     items, made_up = apart(items)
-    return Loaded(table, sentence, items, made_up, dropped, steps, tools, read, [])
+    read = [Origin(row.file or table.file, row.line, row.digest) for row in table.rows]
+    return Loaded(table, sentence, items, made_up, [origin for origin, _ in made.dropped], steps, tools, read, [])
 
 
-def _item(mapped: Mapped, row: Row, origin: Origin) -> Item:
-    return Item(row.values, origin, mapped.make(row.values, origin), getattr(row, "made_by", ""))
+def items_of(made: Made) -> list[Item]:
+    """Rows as fixes take them."""
+    return [Item(row.values, sample.origin, sample, row.made_by if isinstance(row, KeptRow) else "")
+            for row, sample in made.rows]
 
 
 def _paired(items: Sequence[Item]) -> list[Item]:

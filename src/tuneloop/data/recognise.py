@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneloop.data.flaws import RowError, flaw_errors
+from tuneloop.data.flaws import RowError
 from tuneloop.data.formats.base import Detector, DroppableError, Format, Given, Shape, Values, check_unicode
 from tuneloop.data.formats.chats import chats
 from tuneloop.data.formats.flat import evaluation, prompt_alone, prompt_and_answer, templates, text_alone
@@ -15,10 +15,10 @@ from tuneloop.data.formats.gemini import gemini
 from tuneloop.data.formats.judged import LIKED, is_liked, openai_pairs, pairs, rated, rollouts
 from tuneloop.data.formats.kinds import KINDS, Kind
 from tuneloop.data.formats.media import check_media
-from tuneloop.data.formats.ranked import pairs_of, ranked
-from tuneloop.data.read import Table
+from tuneloop.data.formats.ranked import ranked
+from tuneloop.data.read import Row, Table
 from tuneloop.data.template import Template, are_answers, suggest
-from tuneloop.errors import UserError, raise_all
+from tuneloop.errors import UserError
 from tuneloop.types import Conversation, Origin, Preference, Ranked, Sample, Text
 
 DETECTORS: tuple[Detector, ...] = (openai_pairs, pairs, rollouts, ranked, rated, chats, gemini, prompt_and_answer,
@@ -44,12 +44,12 @@ Formats = Callable[[Values], Format | None]
 
 
 @dataclass(frozen=True)
-class Recognised:
-    """The samples of a file, the sentence that says how its rows were read, and the rows dropped as empty."""
+class Made:
+    """What rows have become: samples, each with the row it is, and those that are none, with what is wrong."""
 
-    samples: list[Any]          # all of the kind asked for
-    sentence: str
-    dropped: list[Origin]
+    rows: list[tuple[Row, Sample]]
+    dropped: list[tuple[Origin, RowError]]      # that nothing can be learnt from
+    flaws: list[tuple[Origin, RowError]]
 
 
 class Mapped:
@@ -80,6 +80,18 @@ class Mapped:
         check_unicode(sample)
         check_media(sample.messages if isinstance(sample, Conversation) else sample.prompt, self.folder)
         return sample
+
+    def make_all(self, rows: Iterable[Row], drop_empty: bool = False) -> Made:
+        """The samples that rows are; with `drop_empty` those that nothing can be learnt from are no flaws."""
+        made = Made([], [], [])
+        for row in rows:
+            origin = Origin(row.file or self.file, row.line, row.digest)
+            try:
+                made.rows.append((row, self.make(row.values, origin)))
+            except RowError as error:
+                drops = drop_empty and isinstance(error, DroppableError)
+                (made.dropped if drops else made.flaws).append((origin, error))
+        return made
 
     @property
     def sentence(self) -> str:
@@ -123,33 +135,6 @@ def choose(head: Table, kind: type[Any] | None = None, *, prompt: str | None = N
     if kind is not None:
         _refuse_other_kinds(head, kind, _parts_of(head, mapped.formats))
     return mapped
-
-
-def recognise_as(table: Table, kind: type[Any], *, prompt: str | None = None, answer: str | None = None,
-                 system: str | None = None, drop_empty: bool = False, folder: Path | None = None) -> Recognised:
-    """Samples of `kind` from a whole table; of a ranked list the pairs of its best answer with each other.
-
-    Raises as `choose` does, and for rows every problem of the file at once: per kind of problem one UserError, with
-    all its lines.
-    """
-    mapped = choose(table, kind, prompt=prompt, answer=answer, system=system, folder=folder)
-    samples: list[Sample] = []
-    dropped: list[Origin] = []
-    flaws: list[tuple[Origin, RowError]] = []
-    for row in table.rows:
-        origin = Origin(row.file or table.file, row.line, row.digest)
-        try:
-            sample = mapped.make(row.values, origin)
-        except RowError as error:
-            if drop_empty and isinstance(error, DroppableError):
-                dropped.append(origin)
-            else:
-                flaws.append((origin, error))
-        else:
-            samples += pairs_of(sample) if isinstance(sample, Ranked) and kind is Preference else [sample]
-    raise_all(flaw_errors(flaws))
-    paired = "; the best answer is paired with each other" if len(samples) + len(dropped) > len(table.rows) else ""
-    return Recognised(samples, mapped.sentence + paired, dropped)
 
 
 # --- the format of a row ---------------------------------------------------------------------------------------------

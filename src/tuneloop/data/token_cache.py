@@ -11,8 +11,7 @@ import hashlib
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from importlib.metadata import version
@@ -25,8 +24,8 @@ from tuneloop.data import groups as grouping
 from tuneloop.data import render as rendering
 from tuneloop.data.groups import group_all
 from tuneloop.data.render import RenderProblem
-from tuneloop.errors import UserError
 from tuneloop.models import tokenizer as tokenizers
+from tuneloop.models.cache import database_errors
 from tuneloop.types import Group, Learnt, Rendered
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class TokenCache:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._telling():
+        with database_errors("tokens", self.path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, timeout=60)
             with self._database:
@@ -56,7 +55,7 @@ class TokenCache:
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """The values of those keys that there are."""
         found: dict[bytes, bytes] = {}
-        with self._telling():
+        with database_errors("tokens", self.path):
             for start in range(0, len(keys), _ASKED_AT_ONCE):
                 asked = keys[start:start + _ASKED_AT_ONCE]
                 marks = ",".join("?" * len(asked))
@@ -65,30 +64,22 @@ class TokenCache:
 
     def put(self, entries: Iterable[tuple[bytes, str, bytes]]) -> None:
         """Keep all entries (key, hash of the row, value), or none."""
-        with self._telling(), self._database:
+        with database_errors("tokens", self.path), self._database:
             self._database.executemany("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?)", entries)
 
     def count(self, rows: Iterable[str]) -> int:
         """How many entries there are of rows with these hashes."""
-        with self._telling():
+        with database_errors("tokens", self.path):
             return sum(self._database.execute("SELECT count(*) FROM tokens WHERE row = ?", (row,)).fetchone()[0]
                        for row in rows)
 
     def forget(self, rows: Iterable[str]) -> None:
         """Remove every entry of rows with these hashes, for good."""
-        with self._telling(), self._database:
+        with database_errors("tokens", self.path), self._database:
             self._database.executemany("DELETE FROM tokens WHERE row = ?", [(row,) for row in rows])
 
     def close(self) -> None:
         self._database.close()
-
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise UserError(f"The cache of tokens {self.path} cannot be used: {error}.",
-                            fix="free disk space, delete the file, or set TUNELOOP_CACHE to another folder") from error
 
 
 def render_cached(samples: Sequence[Learnt], tokenizer: ChatTokenizer,

@@ -11,7 +11,6 @@ import hashlib
 import io
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import torch
 from tuneloop.compute.cut import cut_step
 from tuneloop.compute.model import ForestModel
 from tuneloop.compute.passes import passes
-from tuneloop.errors import UserError
+from tuneloop.models.cache import database_errors
 from tuneloop.types import Group, Outputs, Rendered
 
 Columns = dict[str, Any]            # name -> (supervised, ...) array of one sample
@@ -34,14 +33,14 @@ class ColumnCache:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with self._telling():
+        with database_errors("log-probs", self._path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, timeout=60)
             with self._database:
                 self._database.execute("CREATE TABLE IF NOT EXISTS columns (key BLOB PRIMARY KEY, value BLOB)")
 
     def get(self, key: bytes) -> Columns | None:
-        with self._telling():
+        with database_errors("log-probs", self._path):
             found = self._database.execute("SELECT value FROM columns WHERE key = ?", (key,)).fetchone()
         if found is None:
             return None
@@ -50,20 +49,12 @@ class ColumnCache:
 
     def put(self, entries: Iterable[tuple[bytes, Columns]]) -> None:
         """Keep all entries or none."""
-        with self._telling(), self._database:
+        with database_errors("log-probs", self._path), self._database:
             self._database.executemany("INSERT OR REPLACE INTO columns VALUES (?, ?)",
                                        ((key, _packed(columns)) for key, columns in entries))
 
     def close(self) -> None:
         self._database.close()
-
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise UserError(f"The cache of log-probs {self._path} cannot be used: {error}.",
-                            fix="free disk space, delete the file, or set TUNELOOP_CACHE to another folder") from error
 
 
 class Scorer:

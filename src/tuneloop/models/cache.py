@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tuneloop.errors import UserError
@@ -23,6 +25,16 @@ def root() -> Path:
 def base_folder(name: str) -> Path:
     """Where the base called `name` is kept once it is converted."""
     return root() / "bases" / name
+
+
+@contextmanager
+def database_errors(what: str, path: Path) -> Iterator[None]:
+    """Within it, trouble with the SQLite file `path`, a cache of `what`, is a UserError."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise UserError(f"The cache of {what} {path} cannot be used: {error}.",
+                        fix="free disk space, delete the file, or set TUNELOOP_CACHE to another folder") from error
 
 
 def publish(target: Path, build: Callable[[Path], None]) -> Path:

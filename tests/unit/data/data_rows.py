@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tuneloop.data.load import Loaded, Wanted, made_of
 from tuneloop.data.read import Row, Table, read_table
 from tuneloop.types import Conversation, Message, Origin
 
@@ -20,6 +21,11 @@ def chat(prompt: str, answer: str, line: int = 1, file: str = "rows.csv") -> Con
 def read(path: Path, shown: str) -> Table:
     """What a data file holds."""
     return read_table(str(path), Path(), shown)
+
+
+def recognise_as(found: Table, kind: type[Any], *, folder: Path | None = None, **wanted: Any) -> Loaded:
+    """What the rows of a table are as samples of a kind."""
+    return made_of(found, Wanted(kind, **wanted), folder=folder)
 
 
 def table(*rows: dict[str, Any], file: str = "rows.jsonl") -> Table:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from data_rows import SHARED, read, table
+from data_rows import SHARED, read, recognise_as, table
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneloop.data.flaws import RowError
-from tuneloop.data.recognise import choose, recognise_as
+from tuneloop.data.recognise import choose
 from tuneloop.errors import Problems, UserError
 from tuneloop.types import Conversation, Message, Origin, Preference, Prompt, Ranked, Rated, Rollout, Text
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from data_rows import table
+from data_rows import recognise_as, table
 
 from tuneloop.data.guess import shown
-from tuneloop.data.recognise import choose, recognise_as
+from tuneloop.data.recognise import choose
 from tuneloop.errors import UserError
 from tuneloop.types import Conversation, Message, Origin, Preference, Ranked, Rated, Rollout
 

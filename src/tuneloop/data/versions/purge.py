@@ -22,6 +22,7 @@ from tuneloop.data.versions.store import Provenance, Store, without_examples
 from tuneloop.data.versions.target import Family, family, find_row
 from tuneloop.data.versions.trace import Trace
 from tuneloop.errors import UserError
+from tuneloop.models.cache import database_errors
 
 COLUMNS = "columns.db"      # in the cache folder: what models say of rows
 WIDTH = 100
@@ -170,8 +171,5 @@ def _scored(path: Path) -> int:
 
 @contextmanager
 def _columns(path: Path) -> Iterator[sqlite3.Connection]:
-    try:
-        with closing(sqlite3.connect(path, timeout=60)) as database:
-            yield database
-    except sqlite3.Error as error:
-        raise UserError(f"The cache of log-probs {path} cannot be used: {error}.", fix="delete the file") from error
+    with database_errors("log-probs", path), closing(sqlite3.connect(path, timeout=60)) as database:
+        yield database
