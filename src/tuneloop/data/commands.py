@@ -105,9 +105,7 @@ def _logged(left_out: Sequence[Change], before: Manifest, steps: Sequence[Step])
 def _chosen(source: Source, rows: Sequence[Row], prompt: str | None, answer: str | None,
             system: str | None) -> Mapped:
     head = list(islice(rows, HEAD_ROWS))
-    columns = list(dict.fromkeys(column for row in head for column in row.values))
-    return choose(Table(source.shown, source.kind, head, columns, source.notes), prompt=prompt, answer=answer,
-                  system=system)
+    return choose(Table.of(source.shown, source.kind, head, source.notes), prompt=prompt, answer=answer, system=system)
 
 
 def _kept(source: Source, rows: Iterator[Row], root: Path, store: Store, made: Provenance) -> Manifest:

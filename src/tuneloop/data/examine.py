@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -261,8 +261,7 @@ class _Read:
     def _choose(self, head: list[Row]) -> Mapped:
         assert self.source is not None
         reading, plain = self.reading, self.plain
-        columns = list(dict.fromkeys(chain.from_iterable(row.values for row in head)))
-        table = Table(self.source.shown, self.source.kind, head, columns, self.source.notes)
+        table = Table.of(self.source.shown, self.source.kind, head, self.source.notes)
         return choose(table, None if plain else reading.kind, prompt=None if plain else reading.prompt,
                       answer=None if plain else reading.answer, system=None if plain else reading.system,
                       folder=folder_of(self.given.name, reading.root))

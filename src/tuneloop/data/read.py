@@ -52,16 +52,17 @@ class Table:
     columns: list[str]          # in order of first appearance
     notes: list[str]
 
+    @classmethod
+    def of(cls, file: str, kind: str, rows: list[Row], notes: list[str]) -> Table:
+        """With the columns that the rows have."""
+        return cls(file, kind, rows, list(dict.fromkeys(column for row in rows for column in row.values)), notes)
+
 
 def read_table(name: str, root: Path, shown: str | None = None) -> Table:
     """Everything that a source holds. Paths count from `root`; messages name it `shown`. Raises UserError."""
-    return _in_memory(open_source(name, root, shown))
-
-
-def _in_memory(source: Source) -> Table:
+    source = open_source(name, root, shown)
     rows = list(source.rows())
-    columns = dict.fromkeys(column for row in rows for column in row.values)
-    return Table(source.shown, source.kind, rows, list(columns), source.notes)
+    return Table.of(source.shown, source.kind, rows, source.notes)
 
 
 def open_source(name: str, root: Path, shown: str | None = None) -> Source:

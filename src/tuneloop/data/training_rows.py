@@ -90,7 +90,6 @@ def _of(items: Sequence[Item], row: Any) -> Item:
 
 def _samples(mixed: Mixed, kind: type[Any], spec: DataSpec) -> list[Any]:
     given, rows = mixed.given, mixed.rows
-    columns = list(dict.fromkeys(column for row in rows for column in row.values))
-    table = Table(given.source, "", rows, columns, [])
+    table = Table.of(given.source, "", rows, [])
     wanted = Wanted(kind, given.prompt, given.answer, spec.system, spec.drop_empty)
     return [item.sample for item in made_of(table, wanted).items]
