@@ -71,7 +71,8 @@ def plain_logprobs(model: nn.Module, rows: Sequence[Rendered]) -> list[Tensor]:
 
 def _plain(model: Any, row: Rendered) -> Tensor:
     ids = torch.from_numpy(row.ids)
-    logits = model(input_ids=ids.unsqueeze(0), use_cache=False).logits[0]
+    # prompt tuning gives logits of its virtual tokens first
+    logits = model(input_ids=ids.unsqueeze(0), use_cache=False).logits[0, -len(ids):]
     at = torch.from_numpy(np.flatnonzero(row.weights[1:]))      # position i predicts i + 1
     chosen: Tensor = logits.log_softmax(-1)[at, ids[at + 1]]
     return chosen

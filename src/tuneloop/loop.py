@@ -50,7 +50,8 @@ class Prepared:
         self.recipe, self.watch, self.given = recipe, watch, given or recipe.given
         self.base: Base = resolve(recipe.base, recipe.root, say=watch.say)
         self.tokenizer = ChatTokenizer(self.base.path)
-        self.rows: Rows = prepare(recipe.data, recipe.root, self.tokenizer, self.tokenizer.max_length, recipe.seed,
+        self.rows: Rows = prepare(recipe.data, recipe.root, self.tokenizer,
+                                  self.tokenizer.max_length - recipe.method.slots, recipe.seed,
                                   recipe.objective.batch_kind, self.given["data"])
         if not self.rows.test:
             raise UserError("No test rows are held out, so nothing could be said about the result.",
@@ -104,6 +105,7 @@ class Prepared:
     def plan(self) -> Plan:
         """What will be done and what it costs; refuses a base that does not fit."""
         shape, machine, recipe = read_shape(self.base.path), hardware.here(), self.recipe
+        recipe.method.check(shape)
         make.check_fits(shape, machine, recipe.base)
         for other in self.asked.values():
             make.check_fits(read_shape(other.path), machine, other.name, beside=shape)

@@ -50,7 +50,8 @@ class Session:
         recipe, rows, plan = self.ready.recipe, self.ready.rows, self.plan
         train, validation = needs.add_columns(self, rows.groups["train"], rows.groups["validation"])
         scalar = needs.scalar_head(self.model.model, recipe.objective, recipe.seed)
-        self.model = ForestModel(self.method.apply(self.model.model, recipe.seed), self.packing.mode, scalar)
+        branches = [branch for group in train for branch in group.branches]
+        self.model = ForestModel(self.method.apply(self.model.model, recipe.seed, branches), self.packing.mode, scalar)
         self.trained = True
         if "old_values" in recipe.objective.needs:
             train, validation = (needs.add_old_values(self.model, groups, plan["training.token_budget"],

@@ -40,10 +40,15 @@ class Layout:
     given: int = 0      # tokens computed before
 
     @classmethod
-    def of(cls, segments: Segments, longest: int, given: int = 0) -> Layout:
+    def of(cls, segments: Segments, longest: int, given: int = 0, slots: int = 0, fed: int = 0) -> Layout:
+        """The layout of a forest whose first `given` tokens were computed before.
+
+        Above them are `slots` virtual tokens, of which `fed` have queries here: all of them or none.
+        """
+        spans, longest, given = _below_virtual(segments, slots, fed), longest + slots, given + slots - fed
         runs: list[tuple[int, int, int]] = []
         crosses: list[tuple[int, int, int]] = []
-        for start, end, below in _split(segments, given):
+        for start, end, below in _split(spans, given):
             if start >= given and runs and runs[-1][2] == end - start:
                 first, count, length = runs[-1]
                 runs[-1] = (first, count + 1, length)
@@ -54,7 +59,13 @@ class Layout:
         return cls(runs, crosses, longest, given)
 
 
-def _split(segments: Segments, given: int) -> list[tuple[int, int, int]]:
+def _below_virtual(segments: Segments, slots: int, fed: int) -> list[tuple[int, int, int]]:
+    """The segments behind `slots` virtual tokens, which every token sees; those that are fed are a segment as well."""
+    moved = [(start + slots, end + slots, below + slots) for start, end, below in segments]
+    return [(0, slots, max(below for *_, below in moved)), *moved] if fed else moved
+
+
+def _split(segments: list[tuple[int, int, int]], given: int) -> list[tuple[int, int, int]]:
     """Segments cut at `given`, and what lies before it in one: all of it is seen by all that comes after."""
     spans = [(0, given, max(below for *_, below in segments))] if given else []
     return spans + [(max(start, given), end, below) for start, end, below in segments if end > given]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tuneloop.compute import attention
 from tuneloop.compute.head import Reduced, Wanted, join, reduce_head, reduce_logits
 from tuneloop.compute.prefix import Prefix
+from tuneloop.compute.virtual import Virtual, embedded, virtual_inputs, virtual_of
 from tuneloop.types import Batch, Forest, Outputs
 
 Mode = Literal["forest", "padded", "rows"]
@@ -104,11 +105,22 @@ class ForestModel(nn.Module):
         given = 0 if prefix is None else prefix.tokens
         if given == batch.forest.unique_tokens:
             return cast(Tensor, cast(Prefix, prefix).hidden)
-        layout = attention.Layout.of(batch.forest.segments, int(batch.forest.position_ids.max()) + 1, given)
+        virtual = virtual_of(self.model) if prefix is None else None
+        root = prefix if virtual is None else virtual.root(self.inner)
+        slots = virtual.slots if virtual is not None else prefix.virtual if prefix is not None else 0
+        fed = 0 if virtual is None or root is not None else slots       # virtual tokens that go through the layers now
+        if record is not None:
+            record.virtual = slots
+        layout = attention.Layout.of(batch.forest.segments, int(batch.forest.position_ids.max()) + 1, given, slots, fed)
+        positions = batch.position_ids[given:] + slots
+        inputs: dict[str, Any] = {"input_ids": batch.input_ids[given:].unsqueeze(0)}
+        if fed:
+            inputs = {"inputs_embeds": embedded(self.inner, batch.input_ids.unsqueeze(0), cast(Virtual, virtual))}
+            positions = torch.cat([torch.arange(fed, device=positions.device), positions])
         with attending(self.inner.config, attention.NAME):
             hidden: Tensor = self.inner.get_decoder()(
-                input_ids=batch.input_ids[given:].unsqueeze(0), position_ids=batch.position_ids[given:].unsqueeze(0),
-                attention_mask=None, use_cache=False, layout=layout, prefix=prefix, record=record).last_hidden_state[0]
+                **inputs, position_ids=positions.unsqueeze(0), attention_mask=None, use_cache=False, layout=layout,
+                prefix=root, record=record).last_hidden_state[0, fed:]
         return hidden if prefix is None else torch.cat([cast(Tensor, prefix.hidden), hidden])
 
     def _padded(self, batch: Batch) -> Tensor:
@@ -117,8 +129,8 @@ class ForestModel(nn.Module):
         width = torch.arange(int((end - start).max()), device=start.device)
         inside = width < (end - start).unsqueeze(1)                                             # (rows, width)
         flat = torch.where(inside, start.unsqueeze(1) + width, start.unsqueeze(1))
-        hidden = self.inner.get_decoder()(input_ids=batch.input_ids[flat], attention_mask=inside.long(),
-                                          use_cache=False).last_hidden_state
+        inputs = virtual_inputs(self.inner, virtual_of(self.model), batch.input_ids[flat], inside.long())
+        hidden = self.inner.get_decoder()(**inputs, use_cache=False).last_hidden_state[:, -len(width):]
         result: Tensor = hidden[inside]
         return result
 
@@ -130,13 +142,15 @@ class ForestModel(nn.Module):
         for start, end in zip(*_lone(batch), strict=True):
             here = torch.nonzero((batch.predict_at >= start) & (batch.predict_at < end)).squeeze(-1)
             positions, at = torch.unique(batch.predict_at[here] - start, return_inverse=True)
-            own = self.inner(input_ids=batch.input_ids[start:end].unsqueeze(0), use_cache=False,
-                             logits_to_keep=positions, output_hidden_states=self.scalar is not None)
+            inputs = virtual_inputs(self.inner, virtual_of(self.model), batch.input_ids[start:end].unsqueeze(0))
+            fed = inputs["inputs_embeds"].shape[1] - (end - start) if "inputs_embeds" in inputs else 0
+            own = self.inner(**inputs, use_cache=False, logits_to_keep=positions + fed,
+                             output_hidden_states=self.scalar is not None)
             select = None if wanted.selected is None else wanted.selected[here]
             parts.append(reduce_logits(own.logits[0], at, batch.targets[here],
                                        replace(wanted, selected=select)))
             order.append(here)
-            hidden += [own.hidden_states[-1][0]] if self.scalar is not None else []
+            hidden += [own.hidden_states[-1][0, fed:]] if self.scalar is not None else []
         return join(parts, torch.cat(order)), torch.cat(hidden) if hidden else batch.weights
 
 

@@ -17,9 +17,10 @@ class Prefix:
     """Tokens that forwards can start from. Layers are known by the identity of their attention module."""
 
     tokens: int                                             # how many, those of the prefixes above included
-    keys: dict[int, Tensor] = field(default_factory=dict)           # (1, Hkv, tokens, D) leaves
+    keys: dict[int, Tensor] = field(default_factory=dict)           # (1, Hkv, virtual + tokens, D) leaves
     values: dict[int, Tensor] = field(default_factory=dict)
     hidden: Tensor | None = None                                    # (tokens, d) leaf
+    virtual: int = 0                                        # virtual tokens above them, which are not counted as tokens
     _sources: list[tuple[Tensor, Tensor]] = field(default_factory=list)     # tensor in the graph, its leaf
 
     def record(self, module: nn.Module, key: Tensor, value: Tensor, above: Prefix | None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from tuneloop.compute.virtual import virtual_of
 from tuneloop.models.tokenizer import ChatTokenizer
 from tuneloop.types import Completion, Message, Sampling
 
@@ -46,7 +47,16 @@ def _answer(model: Any, tokenizer: ChatTokenizer, prompts: list[list[int]], samp
     stops = stop_ids(model, tokenizer)
     if sampling.temperature > 0:
         torch.manual_seed(sampling.seed)
-    out = model.generate(input_ids=ids, attention_mask=mask, eos_token_id=sorted(stops), pad_token_id=tokenizer.pad_id,
+    virtual = virtual_of(model)
+    if virtual is not None:     # PEFT's own way places padded rows wrongly
+        inner, width = model.get_base_model(), width + virtual.slots
+        ids = torch.cat([ids.new_full((len(prompts), virtual.slots), tokenizer.pad_id), ids], 1)
+        mask = torch.cat([mask.new_ones(len(prompts), virtual.slots), mask], 1)
+        kept = {"past_key_values": virtual.cache(inner, len(prompts))}
+    else:
+        inner, kept = model, {}
+    out = inner.generate(input_ids=ids, attention_mask=mask, eos_token_id=sorted(stops), pad_token_id=tokenizer.pad_id,
+                         **kept,
                          **generation_options(replace(sampling, max_new_tokens=_room(tokenizer, width, sampling))))
     return [_completion(row[width:].tolist(), stops, tokenizer) for row in out]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tuneloop.models.shape import Shape
+    from tuneloop.types import Rendered
+
+BITS = {4: 0.516, 8: 1.0}
+"""Bytes per quantised weight: NF4 with double quantisation (QLoRA, section 3), and int8; scales of rows are nothing."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,13 @@ class MethodMemory:
 
     trainable_parameters: int
     frozen_head: bool           # the head's weights take no gradient, so its logits need not be kept
+    base_bytes: int             # the loaded base
+
+
+def quantised_bytes(shape: Shape, bits: int | None = None) -> int:
+    """Bytes of a base whose linear layers in the blocks are quantised; the rest, and without `bits` all, is float32."""
+    linear = 0 if bits is None else sum(i * o * n for _, i, o, n in shape.linear_shapes())
+    return 4 * (shape.parameters - linear) + (0 if bits is None else int(BITS[bits] * linear))
 
 
 class MethodSpec(Spec):
@@ -42,12 +54,23 @@ class MethodSpec(Spec):
         return True
 
     def load_options(self) -> dict[str, Any]:
-        """Keyword arguments for loading the base (a quantised method loads it quantised)."""
+        """Keyword arguments of `models.load.load_model` for the base (a quantised method loads it quantised)."""
         return {}
 
+    @property
+    def slots(self) -> int:
+        """Positions that the method takes from every row, for virtual tokens."""
+        return 0
+
+    def check(self, shape: Shape) -> None:
+        """Raise a UserError where a base of this shape cannot be trained so; without torch, before anything loads."""
+
     @abstractmethod
-    def apply(self, model: nn.Module, seed: int) -> nn.Module:
-        """The model to train. `seed` makes the initialisation of new parameters reproducible."""
+    def apply(self, model: nn.Module, seed: int, rows: Sequence[Rendered] = ()) -> nn.Module:
+        """The model to train. `seed` makes the initialisation of new parameters reproducible.
+
+        `rows` are training rows, for initialisations that look at data.
+        """
 
     @abstractmethod
     def save(self, model: nn.Module, folder: Path) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from tuneloop.errors import UserError
-from tuneloop.methods.base import MethodMemory, MethodSpec
+from tuneloop.methods.base import MethodMemory, MethodSpec, quantised_bytes
 
 if TYPE_CHECKING:
     from torch import nn
 
     from tuneloop.models.shape import Shape
+    from tuneloop.types import Rendered
 
 
 class Method(MethodSpec):
@@ -22,7 +24,7 @@ class Method(MethodSpec):
 
     kind: Literal["full"] = "full"
 
-    def apply(self, model: nn.Module, seed: int) -> nn.Module:
+    def apply(self, model: nn.Module, seed: int, rows: Sequence[Rendered] = ()) -> nn.Module:
         return model.requires_grad_(True)
 
     def save(self, model: nn.Module, folder: Path) -> None:
@@ -45,4 +47,4 @@ class Method(MethodSpec):
         return 1e-5, "the lower end of the usual 1e-5 to 5e-5: every parameter moves, and large bases forget"
 
     def memory(self, shape: Shape) -> MethodMemory:
-        return MethodMemory(shape.parameters, frozen_head=False)
+        return MethodMemory(shape.parameters, frozen_head=False, base_bytes=quantised_bytes(shape))

@@ -7,14 +7,12 @@ PEFT does the work.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field
 
 from tuneloop.errors import UserError
-from tuneloop.methods.base import MethodMemory, MethodSpec
+from tuneloop.methods._peft import PeftMethod
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,10 +20,10 @@ if TYPE_CHECKING:
     from tuneloop.models.shape import Shape
 
 
-class Method(MethodSpec):
+class Method(PeftMethod):
     """LoRA by PEFT."""
 
-    kind: Literal["lora"] = "lora"
+    kind: Literal["lora", "qlora"] = "lora"
     rank: Annotated[int, Field(ge=1)] = 16
     """Rank of every update."""
     alpha: Annotated[float, Field(gt=0)] | None = None
@@ -39,29 +37,12 @@ class Method(MethodSpec):
     def exact_when_shared(self) -> bool:
         return self.dropout == 0
 
-    def apply(self, model: nn.Module, seed: int) -> nn.Module:
-        import torch
-        from peft import LoraConfig, get_peft_model
+    def config(self, model: nn.Module) -> Any:
+        from peft import LoraConfig
 
         self._check_targets(model)
-        config = LoraConfig(r=self.rank, lora_alpha=self.alpha or 2 * self.rank, lora_dropout=self.dropout,
-                            target_modules=self.targets or "all-linear", task_type="CAUSAL_LM")
-        torch.manual_seed(seed)
-        return cast("nn.Module", get_peft_model(cast(Any, model), config))
-
-    def save(self, model: nn.Module, folder: Path) -> None:
-        cast(Any, model).save_pretrained(folder)
-
-    def load(self, base: nn.Module, folder: Path) -> nn.Module:
-        from peft import PeftModel
-
-        return cast("nn.Module", PeftModel.from_pretrained(cast(Any, base), folder))
-
-    def merge(self, model: nn.Module) -> nn.Module:
-        return cast("nn.Module", cast(Any, model).merge_and_unload())
-
-    def reference(self, model: nn.Module) -> AbstractContextManager[None]:
-        return cast("AbstractContextManager[None]", cast(Any, model).disable_adapter())
+        return LoraConfig(r=self.rank, lora_alpha=self.alpha or 2 * self.rank, lora_dropout=self.dropout,
+                          target_modules=self.targets or "all-linear", task_type="CAUSAL_LM")
 
     def learning_rate(self, parameters: int) -> tuple[float, str]:
         reason = ("above the usual 1e-5 to 5e-5, which is for full fine-tuning: an update that starts at zero and has "
@@ -69,10 +50,9 @@ class Method(MethodSpec):
         return (5e-4 if parameters < 1e9 else 2e-4), reason + ("; a base below 1B parameters bears more still"
                                                                if parameters < 1e9 else "")
 
-    def memory(self, shape: Shape) -> MethodMemory:
-        layers = [(i, o, n) for name, i, o, n in shape.linear_shapes()
-                  if self.targets is None or name in self.targets]
-        return MethodMemory(sum(self.rank * (i + o) * n for i, o, n in layers), frozen_head=True)
+    def count(self, shape: Shape) -> int:
+        return sum(self.rank * (i + o) * n for name, i, o, n in shape.linear_shapes()
+                   if self.targets is None or name in self.targets)
 
     def _check_targets(self, model: nn.Module) -> None:
         from torch import nn

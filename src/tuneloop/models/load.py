@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from tuneloop.errors import UserError
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -29,10 +31,11 @@ def precision() -> torch.dtype:
     return torch.bfloat16 if where.type == "cpu" and torch.cpu._is_amx_tile_supported() else torch.float32
 
 
-def load_model(folder: Path, **options: Any) -> nn.Module:
+def load_model(folder: Path, bits: int | None = None, **options: Any) -> nn.Module:
     """The causal language model in `folder`, frozen, in evaluation mode and with its own dropout off.
 
     Bases with dropout in their configuration were pre-trained with it; when fine-tuning, dropout belongs to the method.
+    `bits` holds the linear layers of its blocks in 4 (NF4, double quantisation) or 8 bits (LLM.int8).
     """
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
@@ -42,8 +45,25 @@ def load_model(folder: Path, **options: Any) -> nn.Module:
         setattr(config, name, 0.0)
     logging.disable_progress_bar()
     options.setdefault("dtype", precision())
+    if bits is not None:
+        options |= {"quantization_config": _quantisation(bits, options["dtype"]), "device_map": {"": device()}}
     model = AutoModelForCausalLM.from_pretrained(folder, config=config, **options)
-    return cast("nn.Module", model.to(device()).requires_grad_(False).eval())
+    placed = model if bits is not None else model.to(device())
+    return cast("nn.Module", placed.requires_grad_(False).eval())
+
+
+def _quantisation(bits: int, compute: torch.dtype) -> Any:
+    import importlib.util
+
+    from transformers import BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError("A quantised base needs bitsandbytes, which is not installed.",
+                        fix="pip install 'tuneloop[quant]', or choose method: lora")
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)    # outliers would depend on the batch
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                              bnb_4bit_compute_dtype=compute)
 
 
 def dropouts(config: Any) -> list[str]:

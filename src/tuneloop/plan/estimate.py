@@ -39,11 +39,10 @@ def activation_bytes_per_token(shape: Shape, checkpointing: bool = False) -> int
     return 4 * (shape.layers * shape.hidden + layer if checkpointing else shape.layers * layer)
 
 
-def training_memory(shape: Shape, method: MethodMemory, tokens: int, checkpointing: bool = False,
-                    weight_bytes: int = 4) -> Memory:
+def training_memory(shape: Shape, method: MethodMemory, tokens: int, checkpointing: bool = False) -> Memory:
     """Peak of one training step over `tokens` unique tokens."""
     added = 0 if not method.frozen_head else 4 * method.trainable_parameters
-    return Memory(RUNTIME_BYTES, weight_bytes * shape.parameters, added + ADAM_BYTES * method.trainable_parameters,
+    return Memory(RUNTIME_BYTES, method.base_bytes, added + ADAM_BYTES * method.trainable_parameters,
                   tokens * activation_bytes_per_token(shape, checkpointing), 3 * 4 * HEAD_CHUNK * shape.vocab)
 
 

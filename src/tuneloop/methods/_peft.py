@@ -1,0 +1,71 @@
+"""What the methods that PEFT carries out have in common: apply, save, load, merge, and the base itself as reference."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+
+from tuneloop.errors import UserError
+from tuneloop.methods.base import MethodMemory, MethodSpec, quantised_bytes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tuneloop.models.shape import Shape
+    from tuneloop.types import Rendered
+
+
+class PeftMethod(MethodSpec):
+    """A method that says which configuration of PEFT it is, and how many parameters that trains."""
+
+    mergeable: ClassVar[bool] = True
+    """Whether the result can be written as a plain model."""
+
+    bits: Literal[4, 8] | None = None
+    """Load the frozen base quantised: 4 (NF4, double quantisation) or 8 (LLM.int8). Needs the extra `quant`."""
+
+    @abstractmethod
+    def config(self, model: nn.Module) -> Any:
+        """The configuration of PEFT for this base."""
+
+    @abstractmethod
+    def count(self, shape: Shape) -> int:
+        """How many parameters train."""
+
+    def load_options(self) -> dict[str, Any]:
+        return {} if self.bits is None else {"bits": self.bits}
+
+    def apply(self, model: nn.Module, seed: int, rows: Sequence[Rendered] = ()) -> nn.Module:
+        import torch
+        from peft import get_peft_model
+
+        config = self.config(model)
+        torch.manual_seed(seed)
+        return cast("nn.Module", get_peft_model(cast(Any, model), config))
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        cast(Any, model).save_pretrained(folder)
+
+    def load(self, base: nn.Module, folder: Path) -> nn.Module:
+        from peft import PeftModel
+
+        return cast("nn.Module", PeftModel.from_pretrained(cast(Any, base), folder))
+
+    def merge(self, model: nn.Module) -> nn.Module:
+        if not self.mergeable:
+            raise UserError(f"The result of method {self.kind} cannot be merged into the base: it is no change of the "
+                            "base's own weights.", fix="export the adapter instead: --to adapter")
+        if getattr(cast(Any, model).get_base_model(), "is_quantized", False):
+            raise UserError("An adapter cannot be merged into a quantised base without losing precision.",
+                            wanted="the base in full precision", fix="load the base without quantisation and the "
+                                                                      "adapter onto it, as `tuneloop export` does")
+        return cast("nn.Module", cast(Any, model).merge_and_unload())
+
+    def reference(self, model: nn.Module) -> AbstractContextManager[None]:
+        return cast("AbstractContextManager[None]", cast(Any, model).disable_adapter())
+
+    def memory(self, shape: Shape) -> MethodMemory:
+        return MethodMemory(self.count(shape), frozen_head=True, base_bytes=quantised_bytes(shape, self.bits))
