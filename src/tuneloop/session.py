@@ -152,8 +152,11 @@ def _make_portable(folder: Path, base: str) -> None:
         write_json(config, read_json(config) | {"base_model_name_or_path": base})
 
 
-def open_run(folder: RunFolder) -> tuple[nn.Module, Any]:
-    """The tuned model of a run and its tokenizer, ready to answer."""
+def open_run(folder: RunFolder, *, whole_base: bool = False) -> tuple[nn.Module, Any]:
+    """The tuned model of a run and its tokenizer, ready to answer.
+
+    `whole_base` loads a base in full precision that was quantised in training: an adapter can be merged only into that.
+    """
     from tuneloop.models.resolve import resolve
     from tuneloop.models.tokenizer import ChatTokenizer
     from tuneloop.recipe import load
@@ -166,5 +169,6 @@ def open_run(folder: RunFolder) -> tuple[nn.Module, Any]:
     if (artefact / needs.REWARD_FILE).exists():
         raise UserError(f"{folder.path} trained a reward model, which scores answers and writes none.",
                         wanted="a run of another objective")
-    base = load_model(resolve(recipe.base, recipe.root).path, **recipe.method.load_options())
+    options = {} if whole_base else recipe.method.load_options()
+    base = load_model(resolve(recipe.base, recipe.root).path, **options)
     return recipe.method.load(base, artefact).eval(), ChatTokenizer(artefact)

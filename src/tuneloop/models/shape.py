@@ -13,6 +13,7 @@ import math
 import re
 import struct
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ BUFFERS = (".attn.bias", ".attn.masked_bias", ".inv_freq")      # stored by old 
 HEADS = ("lm_head.weight", "embed_out.weight")
 STORED_AS_IN_OUT = {"gpt2", "openai-gpt"}       # their linear layers are transformers' Conv1D
 BLOCK_WEIGHT = re.compile(r"(?:^|\.)(?:layers|h|blocks|layer)\.\d+\.(?:.+\.)?([^.]+)\.weight$")
+
+EXPERTS = re.compile(r"\.experts\.|\.(?:mlp|block_sparse_moe|feed_forward)\.(?:gate|router)\.|\.router\.")
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,21 @@ class Shape:
     stored_bytes: int
     stored_dtype: str
     linears: tuple[LinearShape, ...]
+    folder: Path                    # where the base lies
+    weights: Mapping[str, tuple[int, ...]]      # every stored parameter and its shape; no tied head, no buffers
+    quantised: str | None           # how the files are quantised ("gptq", "bitsandbytes"), None where they are not
 
     def linear_shapes(self) -> list[LinearShape]:
         """(name, in, out, count) of the linear layers of all blocks; neither embeddings nor the head are among them."""
         return list(self.linears)
+
+    def adaptable_shapes(self) -> list[LinearShape]:
+        """Those that transformers holds as linear layers: it fuses the experts of a mixture, and routers are its own.
+
+        Files hold experts one by one, as `experts.0.up_proj`, and the router as `mlp.gate` or `router`.
+        """
+        stored = {name: ("", list(size)) for name, size in self.weights.items() if not EXPERTS.search(name)}
+        return list(_linears(stored, stored_as_in_out=self.model_type in STORED_AS_IN_OUT))
 
 
 def read_shape(folder: Path) -> Shape:
@@ -62,7 +76,8 @@ def read_shape(folder: Path) -> Shape:
     tensors = _stored_tensors(folder)
     heads = [name for name in tensors if name.endswith(HEADS)]
     tied = not heads or bool(config.get("tie_word_embeddings", False))
-    counted = {name: value for name, value in tensors.items() if not (tied and name in heads)}
+    weights = {name: tuple(shape) for name, (_, shape) in tensors.items()
+               if not (tied and name in heads) and not _buffer(name, shape)}
     model_type = str(config.get("model_type", "unknown"))
     hidden = _size(config, folder, "hidden_size", "n_embd", "d_model")
     heads_count = _size(config, folder, "num_attention_heads", "n_head", "num_heads")
@@ -78,10 +93,13 @@ def read_shape(folder: Path) -> Shape:
         tied=tied,
         max_positions=_size(config, folder, "max_position_embeddings", "n_positions", default=2048),
         sliding_window=_sliding_window(config),
-        parameters=sum(math.prod(shape) for _, shape in counted.values()),
+        parameters=sum(math.prod(shape) for shape in weights.values()),
         stored_bytes=sum(BYTES.get(dtype, 1) * math.prod(shape) for dtype, shape in tensors.values()),
         stored_dtype=_stored_dtype(tensors),
         linears=_linears(tensors, stored_as_in_out=model_type in STORED_AS_IN_OUT),
+        folder=folder,
+        weights=weights,
+        quantised=_quantised(config),
     )
 
 
@@ -165,6 +183,16 @@ def _sliding_window(config: dict[str, Any]) -> int | None:
     kinds = config.get("layer_types")
     used = config.get("use_sliding_window", True) and (not kinds or "sliding_attention" in kinds)
     return int(window) if window and used else None
+
+
+def _buffer(name: str, shape: list[int]) -> bool:
+    """Whether a tensor is a buffer; a bias called `attn.bias` has one dimension, GPT-2's mask of that name has four."""
+    return name.endswith(BUFFERS) and not (name.endswith(".attn.bias") and len(shape) == 1)
+
+
+def _quantised(config: dict[str, Any]) -> str | None:
+    found = config.get("quantization_config")
+    return str(found.get("quant_method", "unknown")) if isinstance(found, dict) else None
 
 
 def _stored_dtype(tensors: Tensors) -> str:
