@@ -1,8 +1,8 @@
 """Every method on one real task, side by side: trained parameters, peak memory, time, adapter size, accuracy.
 
-`python benchmarks/methods.py FOLDER` with banking77's train.jsonl and test.jsonl in FOLDER. Every method runs in a process
-of its own, in turn, on the same rows; the base's answers are computed once. Time is the process's CPU time while it
-trains, as a ratio to LoRA's. Accuracy is exact match of the written answer.
+`python benchmarks/methods.py FOLDER` with banking77's train.jsonl and test.jsonl in FOLDER. Every method runs in a
+process of its own, in turn, on the same rows; the base's answers are computed once. Time is the process's CPU time
+while it trains, as a ratio to LoRA's. Accuracy is exact match of the written answer.
 """
 
 from __future__ import annotations

@@ -26,6 +26,8 @@ from tuneloop.models.shape import read_shape
 
 CATALOG = Catalog("method", "tuneloop.methods", "Method")
 WIDE = {"gemma3_text": {"sliding_window": 64}}
+BLOCKS = ({"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}, {"n_embd": 64, "n_inner": 128})
+"""Layers that hold whole blocks of 64 weights, as 4 bits need."""
 ROWS = exact.sharing_rows()
 IDS = torch.from_numpy(ROWS[0].ids).unsqueeze(0)
 
@@ -45,7 +47,9 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
     def folder(family: str) -> Path:
         if family not in made:
-            made[family] = tiny_base(tmp_path_factory.mktemp(family), family, **WIDE.get(family, {}))
+            name = family.removeprefix("wide ")
+            changes = WIDE.get(name, {}) | (BLOCKS[name == "gpt2"] if name != family else {})
+            made[family] = tiny_base(tmp_path_factory.mktemp(name), name, **changes)
         return made[family]
     return folder
 
@@ -56,6 +60,7 @@ class Case:
     def __init__(self, name: str, folder: Path) -> None:
         self.method: MethodSpec = CATALOG.get(name)(kind=name)
         self.folder = folder
+        self.quantised = bool(self.method.load_options())
         self.base = self.fresh()
         self.model = self.method.apply(self.fresh(), seed=1)
 
@@ -77,7 +82,8 @@ class Case:
 @pytest.fixture
 def case(request: pytest.FixtureRequest, folder_of: Callable[[str], Path]) -> Case:
     name, family = request.param
-    return Case(name, folder_of(family))
+    quantised = bool(CATALOG.get(name)(kind=name).load_options())
+    return Case(name, folder_of(f"wide {family}" if quantised else family))
 
 
 def everywhere(test: Callable[..., None]) -> Callable[..., None]:
@@ -138,13 +144,25 @@ def test_saved_and_loaded_gives_the_same_logits(case: Case, tmp_path: Path) -> N
 
 @everywhere
 def test_merged_gives_the_same_logits_as_a_plain_model(case: Case, tmp_path: Path) -> None:
-    wanted = logits(case.trained().model)
-    merged: Any = case.method.merge(case.model)
-    assert type(merged) is type(case.base)
+    tuned = case.trained().model
+    if case.quantised:      # merged into the base in full precision, and never into the quantised one
+        with pytest.raises(UserError):
+            case.method.merge(tuned)
+        case.method.save(tuned, tmp_path / "adapter")
+        tuned = case.method.load(load_model(case.folder, dtype=torch.float32), tmp_path / "adapter")
+    wanted = logits(tuned)
+    if not getattr(case.method, "mergeable", True):
+        with pytest.raises(UserError, match="merged"):
+            case.method.merge(tuned)
+        assert torch.equal(logits(tuned), wanted)
+        return
+    merged: Any = case.method.merge(tuned)
+    plain = load_model(case.folder, dtype=torch.float32)
+    assert type(merged) is type(plain)
     assert (logits(merged) - wanted).abs().max() <= 1e-5
-    assert {n for n, _ in merged.named_parameters()} == {n for n, _ in case.base.named_parameters()}
-    merged.save_pretrained(tmp_path)
-    assert (logits(load_model(tmp_path, dtype=torch.float32)) - wanted).abs().max() <= 1e-5
+    assert {n for n, _ in merged.named_parameters()} == {n for n, _ in plain.named_parameters()}
+    merged.save_pretrained(tmp_path / "merged")
+    assert (logits(load_model(tmp_path / "merged", dtype=torch.float32)) - wanted).abs().max() <= 1e-5
 
 
 @everywhere

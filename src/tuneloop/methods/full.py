@@ -33,7 +33,7 @@ KINDS = {
 
 
 class Method(MethodSpec):
-    """What is chosen trains, all of it unless said otherwise; the result is a model of its own, as large as the base."""
+    """What is chosen trains, all unless said otherwise; the result is a model of its own, as large as the base."""
 
     artefact: ClassVar[str] = "model"
 

@@ -328,7 +328,7 @@ def test_parts_that_are_not_there_are_refused(options: dict[str, Any], said: str
 
 @pytest.mark.parametrize("options", [{"layers": []}, {"only": []}, {"only": ["weights"]}])
 def test_no_part_is_no_choice(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="full|layers|only"):
+    with pytest.raises(ValueError, match=r"full|layers|only"):
         full.Method(**options)
 
 
