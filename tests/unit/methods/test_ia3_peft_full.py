@@ -25,7 +25,7 @@ from tuneloop.models.shape import Shape, read_shape
 ROWS = exact.sharing_rows()
 IDS = torch.from_numpy(ROWS[0].ids).unsqueeze(0)
 MORE = {"gemma3_text": {"sliding_window": 64}, "mixtral": {"num_local_experts": 4},
-        "qwen3_moe": {"num_experts": 4, "moe_intermediate_size": 16}}
+        "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}}
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +215,7 @@ def test_unknown_types_and_options_are_refused(given: dict[str, Any], said: str,
 
 @pytest.mark.parametrize(("family", "given", "said"), [
     ("llama", {"type": "MISS", "options": {"r": 64}}, "must be less than or equal to in_features (32)"),
-    ("llama", {"type": "VERA", "options": {"target_modules": ["query"]}}, "query"),
+    ("llama", {"type": "VERA", "options": {"target_modules": ["query"]}}, "target_modules"),
     ("gpt2", {"type": "HRA"}, "Conv1D"),
     ("gpt2", {"type": "OSF"}, "nothing to train"),
 ])
