@@ -14,7 +14,7 @@ import re
 import struct
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class Shape:
     stored_bytes: int
     stored_dtype: str
     linears: tuple[LinearShape, ...]
-    folder: Path                    # where the base lies
+    folder: Path = field(compare=False)         # where the base lies
     weights: Mapping[str, tuple[int, ...]]      # every stored parameter and its shape; no tied head, no buffers
     quantised: str | None           # how the files are quantised ("gptq", "bitsandbytes"), None where they are not
 
