@@ -72,22 +72,26 @@ def _answer(model: Any, tokenizer: Any, turns: list[Message], sampling: Sampling
     import torch
     from transformers import TextIteratorStreamer
 
-    from tuneloop.inference.generate import generation_options, stop_ids
+    from tuneloop.inference.generate import generation_options, inputs_of, stop_ids
 
     ids = torch.tensor(tokenizer.encode([tokenizer.prompt_text(turns)]), device=next(model.parameters()).device)
     streamer = TextIteratorStreamer(tokenizer.inner, skip_prompt=True, skip_special_tokens=True)
     options = generation_options(sampling) | {"eos_token_id": sorted(stop_ids(model, tokenizer)),
                                               "pad_token_id": tokenizer.pad_id}
+    with torch.no_grad():
+        inner, inputs = inputs_of(model, ids, torch.ones_like(ids), tokenizer.pad_id)
+    tokens = inputs["input_ids"].shape[1]
+
     def speak() -> None:
         try:
-            model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), streamer=streamer, **options)
+            inner.generate(**inputs, streamer=streamer, **options)
         finally:
             streamer.end()      # or whoever listens waits for ever
 
-    if ids.shape[1] >= tokenizer.max_length:
-        raise UserError(f"The conversation has {ids.shape[1]} tokens; this base takes {tokenizer.max_length}.",
+    if tokens >= tokenizer.max_length:
+        raise UserError(f"The conversation has {tokens} tokens; this base takes {tokenizer.max_length}.",
                         fix="start again with a shorter text")
-    options["max_new_tokens"] = min(sampling.max_new_tokens, tokenizer.max_length - ids.shape[1])
+    options["max_new_tokens"] = min(sampling.max_new_tokens, tokenizer.max_length - tokens)
     thread = Thread(target=speak, daemon=True)
     thread.start()
     said = ""

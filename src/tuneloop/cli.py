@@ -250,19 +250,55 @@ def chat(name: RunName,
 
 
 @app.command(rich_help_panel=USE)
-def export(name: RunName, to: Annotated[str, typer.Option(help="merged: a plain Hugging Face model folder")] = "merged",
-           out: Annotated[Path | None, typer.Option(help="where it goes; RUN/merged unless given")] = None,
-           runs: Runs = Path("runs")) -> None:
+def export(name: RunName,
+           to: Annotated[str, typer.Option(help="merged: a plain Hugging Face model folder; adapter: a PEFT folder; "
+                                                "gguf: a file for llama.cpp and Ollama")] = "merged",
+           dtype: Annotated[str | None, typer.Option(help="merged: float32, float16 or bfloat16; as the base's files "
+                                                          "unless given", show_default=False)] = None,
+           quantise: Annotated[str | None, typer.Option(help="gguf: f16, q8_0 or q4_0; q8_0 unless given",
+                                                        show_default=False)] = None,
+           out: Annotated[Path | None, typer.Option(help="the folder it goes to; RUN/merged, RUN/exports/adapter or "
+                                                         "RUN/gguf unless given", show_default=False)] = None,
+           runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
     """Write the result for other tools, after checking that it answers the same."""
-    from tuneloop.export import merged
+    from tuneloop.export import export as write_export
+    from tuneloop.export import sentences
 
-    if to != "merged":
-        raise UserError(f"Exporting to '{to}' is not supported yet.", wanted="--to merged")
     folder = _find(name, runs)
-    target = out or folder.file("merged")
-    with console.status("merging and comparing"):
-        difference = merged(folder, target)
-    console.print(f"{target} answers as the run does: log-probs differ by at most {difference:.1e}.")
+    target = out or folder.file(*(("exports", "adapter") if to == "adapter" else (to,)))    # RUN/adapter is its own
+    with console.status("writing and comparing") if not as_json else nullcontext():
+        report = write_export(folder, to, target, dtype=dtype, quantise=quantise)
+    if as_json:
+        print_json(report)
+        return
+    for line in sentences(report):
+        console.print(escape(line), soft_wrap=True)
+
+
+@app.command(rich_help_panel=USE)
+def combine(names: Annotated[list[str], typer.Argument(metavar="RUN_OR_FOLDER...", show_default=False,
+                                                       help="runs, or folders of LoRA adapters, of one base")],
+            weights: Annotated[str, typer.Option(help="one for each, such as 0.5,0.5")],
+            out: Annotated[Path, typer.Option(help="the folder that gets the new adapter")],
+            how: Annotated[str, typer.Option(help="linear, cat, svd, ties, dare_linear, dare_ties, ...")] = "ties",
+            density: Annotated[float, typer.Option(help="ties, dare: the share of entries that are kept")] = 0.5,
+            seed: Annotated[int, typer.Option(help="dare drops entries at random")] = 0,
+            base: Annotated[str | None, typer.Option(help="the base, where no run or folder names it",
+                                                     show_default=False)] = None,
+            runs: Runs = Path("runs")) -> None:
+    """Make one LoRA adapter from several."""
+    from tuneloop.adapters import HOW, find_adapters, write_combined
+
+    try:
+        numbers = [float(part) for part in weights.split(",")]
+    except ValueError:
+        raise UserError(f"--weights {weights} are no numbers.", wanted="one for each, such as 0.5,0.5") from None
+    if how not in HOW:
+        raise UserError(f"'{how}' is no way to combine adapters.", wanted="one of " + ", ".join(HOW))
+    root, folders = find_adapters(names, runs, base)
+    with console.status("combining"):
+        write_combined(root, folders, numbers, how, out, density=density, seed=seed)
+    console.print(f"{out} combines {len(folders)} adapters by {how}. It is a PEFT adapter for the same base.")
 
 
 # ── Bridges ──────────────────────────────────────────────────────────────────────────────────────────────────────────

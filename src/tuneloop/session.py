@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneloop import needs
-from tuneloop.compute.check import Packing, choose_packing
+from tuneloop.adapters import require_same_base, weight_bytes, write_belonging
+from tuneloop.compute.check import Packing, choose_packing, confirm_packing
 from tuneloop.compute.model import ForestModel
 from tuneloop.errors import TrainingFailed, UserError
 from tuneloop.evaluation.answers import choose_labels, choose_preferred, write_answers
 from tuneloop.inference.generate import generate
 from tuneloop.models.aliases import published_name
 from tuneloop.models.load import load_model
+from tuneloop.models.shape import read_shape
 from tuneloop.plan.make import Plan
 from tuneloop.record import RunFolder, read_json, write_json
 from tuneloop.training.checkpoint import newest_step, publish, trainable
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tuneloop.loop import Prepared
+    from tuneloop.methods.base import MethodSpec
 
 
 class Session:
@@ -39,7 +42,9 @@ class Session:
         self.packing: Packing = choose_packing(base, sorted(branches, key=len),
                                                share=self.method.exact_when_shared)
         watch.say(self.packing.why)
-        folder.update_record(packing=asdict(self.packing))
+        self.trained_as: dict[str, Any] = folder.read("record.json").get("packing", asdict(self.packing))
+        if not folder.has(self.method.artefact):        # what was trained stays recorded as it was
+            folder.update_record(packing=asdict(self.packing))
         self.model = ForestModel(base, self.packing.mode)
         self.trained = False
 
@@ -50,8 +55,12 @@ class Session:
         recipe, rows, plan = self.ready.recipe, self.ready.rows, self.plan
         train, validation = needs.add_columns(self, rows.groups["train"], rows.groups["validation"])
         scalar = needs.scalar_head(self.model.model, recipe.objective, recipe.seed)
-        branches = [branch for group in train for branch in group.branches]
-        self.model = ForestModel(self.method.apply(self.model.model, recipe.seed, branches), self.packing.mode, scalar)
+        branches = sorted((branch for group in train for branch in group.branches), key=len)
+        tuned = self.method.apply(self.model.model, recipe.seed, branches)
+        if self.method.artefact == "adapter":       # layers of its own may not share as the base's do
+            self.packing = confirm_packing(tuned, branches, self.packing)
+            self.folder.update_record(packing=asdict(self.packing))
+        self.model = ForestModel(tuned, self.packing.mode, scalar)
         self.trained = True
         if "old_values" in recipe.objective.needs:
             train, validation = (needs.add_old_values(self.model, groups, plan["training.token_budget"],
@@ -74,6 +83,7 @@ class Session:
         if name == "tuned" and not self.trained:    # a resumed run that had finished training
             artefact = self.folder.file(self.method.artefact)
             scalar = needs.scalar_head(self.model.model, self.ready.recipe.objective, self.ready.recipe.seed)
+            self.packing = Packing(**self.trained_as)
             self.model = ForestModel(self.method.load(self.model.model, artefact), self.packing.mode,
                                      needs.load_scalar(scalar, artefact, self.ready.recipe.objective))
         ready = self.ready
@@ -108,8 +118,13 @@ class Session:
             _make_portable(into, published_name(self.ready.given["base"]))
             needs.save_scalar(self.model.scalar, into, self.ready.recipe.objective)
             self.ready.tokenizer.save(into)
+            base = self.ready.base.path
+            write_belonging(into, published_name(self.ready.given["base"]), self.ready.weights["base"],
+                            read_shape(base).parameters, self.method.model_dump(mode="json"))
 
-        publish(self.folder.file(self.method.artefact), write)
+        artefact = self.folder.file(self.method.artefact)
+        publish(artefact, write)
+        self.folder.update_record(adapter_bytes=weight_bytes(artefact))
 
     def _rewind(self) -> None:
         """Take back what a run that was cut off reported after its newest checkpoint: those steps are done again."""
@@ -152,23 +167,32 @@ def _make_portable(folder: Path, base: str) -> None:
         write_json(config, read_json(config) | {"base_model_name_or_path": base})
 
 
-def open_run(folder: RunFolder, *, whole_base: bool = False) -> tuple[nn.Module, Any]:
-    """The tuned model of a run and its tokenizer, ready to answer.
-
-    `whole_base` loads a base in full precision that was quantised in training: an adapter can be merged only into that.
-    """
-    from tuneloop.models.resolve import resolve
-    from tuneloop.models.tokenizer import ChatTokenizer
-    from tuneloop.recipe import load
-
-    recipe = load(folder.file("recipe.yaml"), run_own_code=False)
-    artefact = folder.file(recipe.method.artefact)
+def trained_folder(folder: RunFolder, method: MethodSpec) -> Path:
+    """What a run's training left, or a UserError where there is nothing that answers."""
+    artefact = folder.file(method.artefact)
     if not artefact.is_dir():
         raise UserError(f"{folder.path} has no trained model yet.",
                         fix=f"finish it: tuneloop run --resume {folder.path}")
     if (artefact / needs.REWARD_FILE).exists():
         raise UserError(f"{folder.path} trained a reward model, which scores answers and writes none.",
                         wanted="a run of another objective")
-    options = {} if whole_base else recipe.method.load_options()
-    base = load_model(resolve(recipe.base, recipe.root).path, **options)
-    return recipe.method.load(base, artefact).eval(), ChatTokenizer(artefact)
+    return artefact
+
+
+def open_run(folder: RunFolder, *, whole_base: bool = False, **options: Any) -> tuple[nn.Module, Any]:
+    """The tuned model of a run and its tokenizer, ready to answer.
+
+    `whole_base` loads a base in full precision that was quantised in training: an adapter can be merged only into that.
+    `options` are those of `load_model`.
+    """
+    from tuneloop.models.resolve import resolve
+    from tuneloop.models.tokenizer import ChatTokenizer
+    from tuneloop.recipe import load
+
+    recipe = load(folder.file("recipe.yaml"), run_own_code=False)
+    artefact = trained_folder(folder, recipe.method)
+    base = resolve(recipe.base, recipe.root).path
+    if recipe.method.artefact == "adapter":     # a whole model needs no base
+        require_same_base(artefact, base)
+    model = load_model(base, **({} if whole_base else recipe.method.load_options()) | options)
+    return recipe.method.load(model, artefact).eval(), ChatTokenizer(artefact)

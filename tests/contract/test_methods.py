@@ -25,7 +25,7 @@ from tuneloop.models.load import load_model
 from tuneloop.models.shape import read_shape
 
 CATALOG = Catalog("method", "tuneloop.methods", "Method")
-WIDE = {"gemma3_text": {"sliding_window": 64}}
+WIDE = {"gemma3_text": {"sliding_window": 128}}
 BLOCKS = ({"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}, {"n_embd": 64, "n_inner": 128})
 """Layers that hold whole blocks of 64 weights, as 4 bits need."""
 ROWS = exact.sharing_rows()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from tuneloop.compute.model import ForestModel, Mode
 from tuneloop.compute.packing import MIN_SHARED_TOKENS, build_forest, trunk_forest
 from tuneloop.compute.passes import passes
+from tuneloop.compute.virtual import virtual_of
 from tuneloop.types import Piece, Rendered
 
 PROBE_TOKENS = 2 * MIN_SHARED_TOKENS + 8    # the fewest tokens of a row that can fork half-way and share its first half
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-4}
 """What re-ordering of sums may change, in nats and relative to the gradient; a wrong mask changes far more."""
-COARSE = 0.1    # in half precision
+COARSE = 0.1    # in half precision, and in 8 bits, where rounding may flip
+NOISE = 0.01    # on parameters that begin at zero or near one
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ def choose_packing(model: nn.Module, samples: Sequence[Rendered], *, share: bool
 
     `share` off: the method has dropout, which must differ from row to row.
     """
-    longest = max(len(s) for s in samples)
+    virtual = virtual_of(model)
+    longest = max(len(s) for s in samples) + (0 if virtual is None else virtual.slots)
     window = _window(ForestModel(model).inner.config)
     refused = []
     if window is not None and window < longest:
@@ -49,7 +52,8 @@ def choose_packing(model: nn.Module, samples: Sequence[Rendered], *, share: bool
         first = 2
     else:
         first = 0 if share else 1
-    tolerance = TOLERANCE.get(next(model.parameters()).dtype, COARSE)
+    eight_bits = any(p.dtype == torch.int8 for p in model.parameters())
+    tolerance = COARSE if eight_bits else TOLERANCE.get(next(model.parameters()).dtype, COARSE)
     pair = _probe(samples[0], window)
     truth = _measure(model, "rows", _pieces(pair, False))
     for packing in WAYS[first:]:
@@ -69,6 +73,33 @@ def choose_packing(model: nn.Module, samples: Sequence[Rendered], *, share: bool
             return Packing(packing.mode, packing.share, why)
         refused.append(f"{packing.why}: differs from the base's own by {max(errors):.1e}")
     return Packing("rows", False, "; ".join([*refused, "rows are computed one by one"]))
+
+
+def confirm_packing(model: nn.Module, samples: Sequence[Rendered], packing: Packing) -> Packing:
+    """`packing` as chosen on the base, where it is exact with a method applied, too; else what is.
+
+    A method that has just been applied often changes nothing yet, so what it trains is moved a little while this looks.
+    """
+    with _moved(model):
+        found = choose_packing(model, samples, share=packing.share)
+    return packing if (found.mode, found.share) == (packing.mode, packing.share) else \
+        replace(found, why=f"with the method applied: {found.why}")
+
+
+@contextmanager
+def _moved(model: nn.Module) -> Iterator[None]:
+    """Noise on all that trains, taken back bit for bit."""
+    kept = [(p, p.detach().clone()) for p in model.parameters() if p.requires_grad]
+    draw = torch.Generator().manual_seed(0)
+    try:
+        with torch.no_grad():
+            for parameter, value in kept:
+                parameter.add_(NOISE * torch.randn(value.shape, generator=draw).to(value))
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in kept:
+                parameter.copy_(value)
 
 
 WAYS = (

@@ -80,4 +80,23 @@ def virtual_inputs(inner: Any, virtual: Virtual | None, ids: Tensor, mask: Tenso
         return {"inputs_embeds": embedded(inner, ids, virtual)} | padded
     positions = torch.arange(virtual.slots, virtual.slots + ids.shape[1], device=ids.device)
     return {"input_ids": ids, "position_ids": positions.expand(len(ids), -1),
-            "past_key_values": virtual.cache(inner, len(ids))} | padded
+            "past_key_values": _read_only(virtual.cache(inner, len(ids)), inner)} | padded
+
+
+def _read_only(cache: Any, inner: nn.Module) -> Any:
+    """`cache` as something to start from that no forward changes, so that layers can be computed again from it.
+
+    Otherwise transformers takes the cache away from layers whose activations are checkpointed, and says so in a log;
+    and some models (GPT-2) do so themselves, who are told that nothing is checkpointed, as their layers know better.
+    """
+    def behind(keys: Tensor, values: Tensor, layer: int, *args: Any, **more: Any) -> tuple[Tensor, Tensor]:
+        kept = cache.layers[layer]
+        return torch.cat([kept.keys, keys], -2), torch.cat([kept.values, values], -2)
+
+    cache.update = behind
+    for module in inner.modules():
+        if hasattr(module, "_can_checkpoint_with_cache"):
+            module._can_checkpoint_with_cache = True    # type: ignore[assignment]
+        elif hasattr(module, "gradient_checkpointing"):
+            module.gradient_checkpointing = False       # type: ignore[assignment]
+    return cache

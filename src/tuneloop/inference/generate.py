@@ -47,18 +47,25 @@ def _answer(model: Any, tokenizer: ChatTokenizer, prompts: list[list[int]], samp
     stops = stop_ids(model, tokenizer)
     if sampling.temperature > 0:
         torch.manual_seed(sampling.seed)
-    virtual = virtual_of(model)
-    if virtual is not None:     # PEFT's own way places padded rows wrongly
-        inner, width = model.get_base_model(), width + virtual.slots
-        ids = torch.cat([ids.new_full((len(prompts), virtual.slots), tokenizer.pad_id), ids], 1)
-        mask = torch.cat([mask.new_ones(len(prompts), virtual.slots), mask], 1)
-        kept = {"past_key_values": virtual.cache(inner, len(prompts))}
-    else:
-        inner, kept = model, {}
-    out = inner.generate(input_ids=ids, attention_mask=mask, eos_token_id=sorted(stops), pad_token_id=tokenizer.pad_id,
-                         **kept,
+    inner, inputs = inputs_of(model, ids, mask, tokenizer.pad_id)
+    width = inputs["input_ids"].shape[1]
+    out = inner.generate(**inputs, eos_token_id=sorted(stops), pad_token_id=tokenizer.pad_id,
                          **generation_options(replace(sampling, max_new_tokens=_room(tokenizer, width, sampling))))
     return [_completion(row[width:].tolist(), stops, tokenizer) for row in out]
+
+
+def inputs_of(model: Any, ids: torch.Tensor, mask: torch.Tensor, pad_id: int) -> tuple[Any, dict[str, Any]]:
+    """The model whose `generate` to call for prompts (rows, T) padded on the left, and what it takes.
+
+    Virtual tokens are in the cache, with a pad in their place: PEFT's own way puts padded rows at wrong positions.
+    """
+    virtual = virtual_of(model)
+    if virtual is None:
+        return model, {"input_ids": ids, "attention_mask": mask}
+    rows, inner = len(ids), model.get_base_model()
+    return inner, {"input_ids": torch.cat([ids.new_full((rows, virtual.slots), pad_id), ids], 1),
+                   "attention_mask": torch.cat([mask.new_ones(rows, virtual.slots), mask], 1),
+                   "past_key_values": virtual.cache(inner, rows)}
 
 
 def _room(tokenizer: ChatTokenizer, width: int, sampling: Sampling) -> int:

@@ -125,9 +125,12 @@ class Method(PeftMethod):
 
     def _class(self) -> Any:
         """The class of configuration that `type` names, or a UserError."""
+        from peft import PeftType
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
-        kinds = {kind.value: config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+        # our own tuner may stand there, too, under a name that is none of PEFT's
+        kinds = {kind.value: config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()
+                 if isinstance(kind, PeftType)}
         if self.type in REFUSED:
             raise UserError(f"method.type {self.type} cannot be used: {REFUSED[self.type]}.",
                             wanted=f"one of: {', '.join(sorted(set(kinds) - set(REFUSED)))}")
