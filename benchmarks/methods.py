@@ -19,20 +19,19 @@ from typing import Any
 
 METHODS: dict[str, dict[str, Any]] = {
     "lora": {"kind": "lora"},
-    "lora, rank 4": {"kind": "lora", "rank": 4},
-    "lora, DoRA": {"kind": "lora", "dora": True},
-    "lora, PiSSA": {"kind": "lora", "start": "pissa"},
     "full": {"kind": "full"},
-    "full, last 4 blocks": {"kind": "full", "layers": 4},
-    "full, norms": {"kind": "full", "only": ["norms"]},
     "qlora": {"kind": "qlora"},
-    "lora on 8 bits": {"kind": "lora", "bits": 8},
-    "adapters, pfeiffer": {"kind": "adapters"},
-    "adapters, houlsby": {"kind": "adapters", "placement": "houlsby"},
-    "adapters, parallel": {"kind": "adapters", "placement": "parallel"},
-    "ia3": {"kind": "ia3"},
     "prefix": {"kind": "prefix"},
     "prompt": {"kind": "prompt"},
+    "adapters, pfeiffer": {"kind": "adapters"},
+    "ia3": {"kind": "ia3"},
+    "lora, 8 bits": {"kind": "lora", "bits": 8},
+    "lora, DoRA": {"kind": "lora", "dora": True},
+    "adapters, houlsby": {"kind": "adapters", "placement": "houlsby"},
+    "adapters, parallel": {"kind": "adapters", "placement": "parallel"},
+    "full, norms": {"kind": "full", "only": ["norms"]},
+    "full, last 4 blocks": {"kind": "full", "layers": 4},
+    "lora, PiSSA": {"kind": "lora", "start": "pissa"},
     "peft, VERA": {"kind": "peft", "type": "VERA", "options": {"r": 256}},
 }
 BASE = "smollm2-135m-instruct"
@@ -41,8 +40,8 @@ BASE = "smollm2-135m-instruct"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where train.jsonl and test.jsonl are")
-    parser.add_argument("--rows", type=int, default=1500, help="training rows")
-    parser.add_argument("--test", type=int, default=500, help="test rows")
+    parser.add_argument("--rows", type=int, default=1000, help="training rows")
+    parser.add_argument("--test", type=int, default=300, help="test rows")
     parser.add_argument("--epochs", type=float, default=2)
     parser.add_argument("--only", nargs="*", choices=list(METHODS), help="these methods")
     parser.add_argument("--runs", type=Path, help="keep the runs here; those that are finished are not run again")
@@ -65,7 +64,7 @@ def _run(name: str, options: argparse.Namespace, runs: Path) -> dict[str, Any]:
                        "test": str((options.folder / "test.jsonl").resolve()), "prompt": "{text}",
                        "answer": "{category}", "answers": "open", "max_train_rows": options.rows},
               "training": {"epochs": options.epochs, "sample_prompts": 0},
-              "evaluation": {"rows": options.test, "max_new_tokens": 16}}
+              "evaluation": {"rows": options.test, "max_new_tokens": 12}}
     if not (folder / "methods.json").is_file():
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([sys.executable, __file__, str(options.folder), "--one", str(folder), json.dumps(recipe)],

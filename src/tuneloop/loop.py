@@ -106,9 +106,10 @@ class Prepared:
         """What will be done and what it costs; refuses a base that does not fit."""
         shape, machine, recipe = read_shape(self.base.path), hardware.here(), self.recipe
         recipe.method.check(shape)
-        make.check_fits(shape, machine, recipe.base)
+        loaded = recipe.method.memory(shape).base_bytes
+        make.check_fits(shape, machine, recipe.base, loaded)
         for other in self.asked.values():
-            make.check_fits(read_shape(other.path), machine, other.name, beside=shape)
+            make.check_fits(read_shape(other.path), machine, other.name, beside=loaded)
         judged = self.test_groups if self.rows.task == "pairs" else [Group((row,)) for row in self.test_tokens]
         work = make.Workload(self.rows.groups["train"], self.rows.groups["validation"], judged,
                              self.choices, recipe.evaluation.max_new_tokens, len(recipe.objective.needs & ASKED),

@@ -67,7 +67,7 @@ class Session:
                                                       self.packing.share) for groups in (train, validation))
         values = {name: plan[f"training.{name}"] for name in (
             "batch_size", "learning_rate", "schedule", "warmup", "weight_decay", "max_grad_norm", "token_budget",
-            "evaluate_every", "checkpoint_every", "patience", "checkpointing")}
+            "evaluate_every", "checkpoint_every", "patience", "checkpointing", "optimizer")}
         settings = Settings(steps=plan.steps, share=self.packing.share, seed=recipe.seed,
                             memory_bytes=plan.limit_bytes, **values)
         self._rewind()

@@ -1,8 +1,8 @@
 """LoRA on a quantised base (Dettmers et al. 2023, arXiv 2305.14314): NF4 with double quantisation, by bitsandbytes.
 
-The paper's paged optimizer is left out: AdamW's state is as small as the adapter, and pages move between the memories
-of GPU and host, of which a CPU has but one.
+The paper's paged optimizer is `training.optimizer: paged_adamw`, on a GPU; a CPU has but one memory.
 """
+
 from __future__ import annotations
 
 from typing import Literal

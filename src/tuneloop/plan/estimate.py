@@ -14,7 +14,8 @@ from tuneloop.models.shape import Shape
 
 RUNTIME_BYTES = 600 * 2**20     # Python, torch and its buffers, before any weight
 EFFICIENCY = 0.5                # share of the measured matrix rate that a whole step reaches
-ADAM_BYTES = 12                 # gradient and two moments per trainable parameter, fp32
+OPTIMIZER_BYTES = {"adamw": 12, "paged_adamw": 12, "adamw_8bit": 6, "paged_adamw_8bit": 6}
+"""A float32 gradient and two moments per trainable parameter, in 4 bytes or one."""
 HEAD_CHUNK = 256
 
 
@@ -39,10 +40,11 @@ def activation_bytes_per_token(shape: Shape, checkpointing: bool = False) -> int
     return 4 * (shape.layers * shape.hidden + layer if checkpointing else shape.layers * layer)
 
 
-def training_memory(shape: Shape, method: MethodMemory, tokens: int, checkpointing: bool = False) -> Memory:
+def training_memory(shape: Shape, method: MethodMemory, tokens: int, checkpointing: bool = False,
+                    optimizer: str = "adamw") -> Memory:
     """Peak of one training step over `tokens` unique tokens."""
     added = 0 if not method.frozen_head else 4 * method.trainable_parameters
-    return Memory(RUNTIME_BYTES, method.base_bytes, added + ADAM_BYTES * method.trainable_parameters,
+    return Memory(RUNTIME_BYTES, method.base_bytes, added + OPTIMIZER_BYTES[optimizer] * method.trainable_parameters,
                   tokens * activation_bytes_per_token(shape, checkpointing), 3 * 4 * HEAD_CHUNK * shape.vocab)
 
 

@@ -74,9 +74,12 @@ class Workload:
         return max(unique_tokens(sorted_paths(group.branches, None, True), share) for group in self.train)
 
 
-def check_fits(shape: Shape, hardware: Hardware, base: str, beside: Shape | None = None) -> None:
-    """Refuse a model whose weights alone do not fit, `beside` another that is loaded, before anything is loaded."""
-    needed = estimate.RUNTIME_BYTES + 4 * shape.parameters + (4 * beside.parameters if beside else 0)
+def check_fits(shape: Shape, hardware: Hardware, base: str, loaded_bytes: int | None = None, beside: int = 0) -> None:
+    """Refuse a model whose weights alone do not fit, `beside` so many bytes of another, before anything is loaded.
+
+    They take `loaded_bytes`, float32 unless given.
+    """
+    needed = estimate.RUNTIME_BYTES + beside + (4 * shape.parameters if loaded_bytes is None else loaded_bytes)
     if needed > hardware.available_bytes:
         raise UserError(f"{base} does not fit in memory: its {shape.parameters / 1e6:,.0f}M parameters need "
                         f"{needed / GIB:.1f} GiB, and {hardware.available_bytes / GIB:.1f} GiB are free.",
@@ -100,7 +103,8 @@ def make(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Workloa
     share = method.exact_when_shared
     unique, logical = _tokens_per_step(work.train, batch, share)
     largest = int(min(budget, max(unique, work.longest(share))))
-    memory = estimate.training_memory(shape, cost, largest, values["training.checkpointing"].value)
+    memory = estimate.training_memory(shape, cost, largest, values["training.checkpointing"].value,
+                                      training.optimizer)
     limit, notes = _limit(training, hardware), []
     if memory.total_bytes > limit:
         notes.append(f"the peak of about {memory.total_bytes / GIB:.1f} GiB is more than the "

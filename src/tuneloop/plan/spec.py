@@ -26,6 +26,8 @@ class TrainingSpec(Spec):
     """Share of the steps over which the learning rate rises from 0."""
     batch_size: Positive | None = None
     """Rows per optimizer step. How they are cut into micro-batches never changes the result."""
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"] = "adamw"
+    """AdamW; its moments in 8 bits, or paged to the host's memory (CUDA only), by bitsandbytes."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """AdamW's decoupled weight decay; not applied to biases and norms."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0

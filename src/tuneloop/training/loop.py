@@ -33,6 +33,7 @@ from tuneloop.objectives.base import REDUCERS, Objective
 from tuneloop.training import checkpoint
 from tuneloop.training.checkpoint import Progress
 from tuneloop.training.memory import Governor, memory_bytes, ran_out, watched
+from tuneloop.training.optimizer import make_optimizer
 from tuneloop.types import Denominator, Group, LossOutput, Piece, Rendered
 
 
@@ -55,6 +56,7 @@ class Settings:
     checkpointing: bool             # compute activations twice instead of keeping them
     memory_bytes: int               # what training may use in all
     seed: int
+    optimizer: str = "adamw"
 
 
 Report = Callable[[dict[str, Any]], None]
@@ -93,7 +95,8 @@ def fit(model: ForestModel, objective: Objective, train: Sequence[Group], valida
     model.to(accelerator.device)
     if settings.checkpointing:
         model.checkpoint_activations()
-    optimizer = torch.optim.AdamW(_parameter_groups(model, settings.weight_decay), lr=settings.learning_rate)
+    optimizer = make_optimizer(settings.optimizer, _parameter_groups(model, settings.weight_decay),
+                               settings.learning_rate)
     progress = checkpoint.restore(folder, model, optimizer) or Progress()
     prepared, optimizer = accelerator.prepare(model, optimizer)
     governor = Governor(progress.token_budget or settings.token_budget, settings.memory_bytes, report)
