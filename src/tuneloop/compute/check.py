@@ -15,6 +15,7 @@ from tuneloop.compute.model import ForestModel, Mode
 from tuneloop.compute.packing import MIN_SHARED_TOKENS, build_forest, trunk_forest
 from tuneloop.compute.passes import passes
 from tuneloop.compute.virtual import virtual_of
+from tuneloop.errors import UserError
 from tuneloop.types import Piece, Rendered
 
 PROBE_TOKENS = 2 * MIN_SHARED_TOKENS + 8    # the fewest tokens of a row that can fork half-way and share its first half
@@ -55,7 +56,11 @@ def choose_packing(model: nn.Module, samples: Sequence[Rendered], *, share: bool
     eight_bits = any(p.dtype == torch.int8 for p in model.parameters())
     tolerance = COARSE if eight_bits else TOLERANCE.get(next(model.parameters()).dtype, COARSE)
     pair = _probe(samples[0], window)
-    truth = _measure(model, "rows", _pieces(pair, False))
+    try:
+        truth = _measure(model, "rows", _pieces(pair, False))
+    except Exception as error:      # any model class of transformers may refuse in its own way
+        raise UserError(f"This base cannot be trained: its own forward and backward fail: {error}.",
+                        fix="choose another base") from error
     for packing in WAYS[first:]:
         try:
             found = _measure(model, packing.mode, _pieces(pair, packing.share))

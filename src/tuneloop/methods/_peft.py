@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -44,7 +44,8 @@ class PeftMethod(MethodSpec):
 
         config = self.config(model)
         torch.manual_seed(seed)
-        return cast("nn.Module", get_peft_model(cast(Any, model), config))
+        with said_by_peft(self.kind):
+            return cast("nn.Module", get_peft_model(cast(Any, model), config))
 
     def save(self, model: nn.Module, folder: Path) -> None:
         cast(Any, model).save_pretrained(folder)
@@ -69,3 +70,13 @@ class PeftMethod(MethodSpec):
 
     def memory(self, shape: Shape) -> MethodMemory:
         return MethodMemory(self.count(shape), frozen_head=True, base_bytes=quantised_bytes(shape, self.bits))
+
+
+@contextmanager
+def said_by_peft(name: str, doing: str = "refuses this base",
+                 fix: str = "name other layers, or choose another method") -> Iterator[None]:
+    """PEFT's own refusals as errors that the user can mend, in its words."""
+    try:
+        yield
+    except (ValueError, TypeError, NotImplementedError, AttributeError, KeyError) as error:
+        raise UserError(f"PEFT's {name} {doing}: {str(error).rstrip('.')}.", fix=fix) from error

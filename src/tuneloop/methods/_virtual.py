@@ -50,11 +50,7 @@ class VirtualMethod(PeftMethod):
                             wanted=f"fewer than {shape.sliding_window}", fix="lower method.tokens; 20 is usual")
 
     def apply(self, model: nn.Module, seed: int, rows: Sequence[Rendered] = ()) -> nn.Module:
-        try:
-            tuned = super().apply(model, seed, rows)
-        except (ValueError, KeyError) as error:     # PEFT does not find the sizes in this family's configuration
-            raise UserError(f"PEFT cannot put virtual tokens before this base: {error}.",
-                            fix="use method: lora") from error
+        tuned = super().apply(model, seed, rows)
         self.begin(tuned, seed, rows)
         return tuned
 

@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from tuneloop.errors import UserError
 from tuneloop.methods._peft import PeftMethod
 from tuneloop.methods.base import MethodMemory
+from tuneloop.models.shape import EXPERT_LAYERS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -155,7 +156,7 @@ class Method(PeftMethod):
         if self.targets is not None:
             return self.targets
         if any(name.endswith(".experts") for name, _ in model.named_modules()):     # to PEFT, "all-linear" means them
-            return sorted({name for name, module in layers if isinstance(module, nn.Linear)})
+            return sorted({name for name, module in layers if isinstance(module, nn.Linear)} - EXPERT_LAYERS)
         return "all-linear"
 
     def _refuse_unknown(self, there: set[str]) -> None:

@@ -11,15 +11,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field
 
 from tuneloop.errors import UserError
-from tuneloop.methods._peft import PeftMethod
+from tuneloop.methods._peft import PeftMethod, said_by_peft
 from tuneloop.methods.base import MethodMemory, quantised_bytes
 
 if TYPE_CHECKING:
@@ -86,12 +85,12 @@ class Method(PeftMethod):
         family = getattr(cast(Any, model).config, "model_type", "")
         if "target_modules" in _fields(kind) and self.type not in NEITHER_LINEAR and family not in known:
             options = {"target_modules": "all-linear"} | options
-        with _said_by_peft(self.type):
+        with said_by_peft(self.type, **OURS_TO_MEND):
             return kind(task_type="CAUSAL_LM", **options)
 
     def apply(self, model: nn.Module, seed: int, rows: Sequence[Rendered] = ()) -> nn.Module:
         config = self.config(model)
-        with _said_by_peft(self.type):
+        with said_by_peft(self.type, **OURS_TO_MEND):
             tuned = super().apply(model, seed, rows)
         if not any(p.requires_grad for p in tuned.parameters()):
             raise UserError(f"PEFT's {config.peft_type.value} finds nothing to train in this base.",
@@ -99,14 +98,14 @@ class Method(PeftMethod):
         return tuned
 
     def load(self, base: nn.Module, folder: Path) -> nn.Module:
-        with _said_by_peft(self.type):
+        with said_by_peft(self.type, **OURS_TO_MEND):
             return super().load(base, folder).requires_grad_(False)     # prompts come back as if to be trained
 
     def merge(self, model: nn.Module) -> nn.Module:
         if cast(Any, model).active_peft_config.is_prompt_learning or not hasattr(model, "merge_and_unload"):
             raise UserError(f"The result of PEFT's {self.type} cannot be merged into the base: it is no change of the "
                             "base's own weights.", fix="export the adapter instead: --to adapter")
-        with _said_by_peft(self.type, "cannot merge", "export the adapter instead: --to adapter"):
+        with said_by_peft(self.type, "cannot merge", "export the adapter instead: --to adapter"):
             return super().merge(model)
 
     def learning_rate(self, parameters: int) -> tuple[float, str]:
@@ -154,6 +153,9 @@ class Method(PeftMethod):
         return dict(self.options)
 
 
+OURS_TO_MEND = {"doing": "refuses", "fix": "change method.options or method.type"}
+
+
 def _fields(kind: Any) -> dict[str, Any]:
     return {field.name: field for field in dataclasses.fields(kind) if field.init}
 
@@ -161,16 +163,6 @@ def _fields(kind: Any) -> dict[str, Any]:
 def _meant(name: str, known: Any) -> str:
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean '{near[0]}'?" if near else ""
-
-
-@contextmanager
-def _said_by_peft(kind: str, doing: str = "refuses",
-                  fix: str = "change method.options or method.type") -> Iterator[None]:
-    """PEFT's own refusals as errors that the user can mend, in its words."""
-    try:
-        yield
-    except (ValueError, TypeError, NotImplementedError, AttributeError, KeyError) as error:
-        raise UserError(f"PEFT's {kind} {doing}: {str(error).rstrip('.')}.", fix=fix) from error
 
 
 def _measured(method: Method, shape: Shape) -> tuple[int, bool]:

@@ -100,4 +100,4 @@ def _not_noise(record: logging.LogRecord) -> bool:
 def dropouts(config: Any) -> list[str]:
     """Names of the dropout rates in a transformers config that are not zero."""
     return [name for name, value in vars(config).items()
-            if (name.endswith(("_dropout", "_pdrop")) or name == "dropout") and isinstance(value, float) and value]
+            if "drop" in name and isinstance(value, float) and value]

@@ -31,6 +31,8 @@ HEADS = ("lm_head.weight", "embed_out.weight")
 STORED_AS_IN_OUT = {"gpt2", "openai-gpt"}       # their linear layers are transformers' Conv1D
 BLOCK_WEIGHT = re.compile(r"(?:^|\.)(?:layers|h|blocks|layer)\.\d+\.(?:.+\.)?([^.]+)\.weight$")
 
+EXPERT_LAYERS = frozenset({"gate_proj", "up_proj", "down_proj", "gate_up_proj", "w1", "w2", "w3"})
+"""What families call the layers of an expert; PEFT takes layers of these names in a mixture for its experts."""
 EXPERTS = re.compile(r"\.experts\.|\.(?:mlp|block_sparse_moe|feed_forward)\.(?:gate|router)\.|\.router\.")
 
 
@@ -66,7 +68,9 @@ class Shape:
 
         Files hold experts one by one, as `experts.0.up_proj`, and the router as `mlp.gate` or `router`.
         """
-        stored = {name: ("", list(size)) for name, size in self.weights.items() if not EXPERTS.search(name)}
+        mixture = any(".experts." in name for name in self.weights)
+        stored = {name: ("", list(size)) for name, size in self.weights.items() if not EXPERTS.search(name)
+                  and not (mixture and name.removesuffix(".weight").rpartition(".")[2] in EXPERT_LAYERS)}
         return list(_linears(stored, stored_as_in_out=self.model_type in STORED_AS_IN_OUT))
 
 
