@@ -107,10 +107,13 @@ def _probe(tokenizer: ChatTokenizer, with_system: bool) -> _Shape | None:
     two = _split(_text(tokenizer, [user, Message("assistant", ANSWER), again]), USER, ANSWER, AGAIN)
     if one is None or closed is None or two is None:
         return None
-    # The text between an answer and the next question: where one ends and the other begins makes no difference,
-    # except that the first question begins with the same text, behind what is there by default.
-    before_user = _common_end(two[0], two[2])
-    after_answer = two[2][:len(two[2]) - len(before_user)]
+    answered = _split(_text(tokenizer, [user, Message("assistant", ANSWER)], generation=False), USER, ANSWER)
+    # What closes the last answer closes earlier ones too, where the question then begins like the first one does.
+    after_answer = answered[2] if answered is not None and two[2].startswith(answered[2]) else ""
+    before_user = two[2][len(after_answer):]
+    if not two[0].endswith(before_user):
+        before_user = _common_end(two[0], two[2])
+        after_answer = two[2][:len(two[2]) - len(before_user)]
     if not one[1].startswith(closed[1]) or not two[1].startswith(closed[1]):
         return None
     before = {"user": before_user, "assistant": two[1][len(closed[1]):]}

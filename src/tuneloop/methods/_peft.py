@@ -44,7 +44,7 @@ class PeftMethod(MethodSpec):
 
         config = self.config(model)
         torch.manual_seed(seed)
-        with said_by_peft(self.kind):
+        with said_by_peft(config.peft_type.value):
             return cast("nn.Module", get_peft_model(cast(Any, model), config))
 
     def save(self, model: nn.Module, folder: Path) -> None:
