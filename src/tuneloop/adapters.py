@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -135,11 +136,13 @@ class Adapters:
         self._check_combination(names, weights, how, density)
         if new in self._folders:
             raise UserError(f"An adapter is called '{new}' already.", wanted="a new name")
+        before = self.active
         self.use(names[0])
         torch.manual_seed(seed)         # DARE drops entries at random
         thins = how.startswith(("ties", "dare", "magnitude"))
-        self.model.add_weighted_adapter(list(names), list(weights), new, combination_type=how,
-                                        **({"density": density} if thins else {}))
+        with _scaled_once(self.model.peft_config[names[0]]):
+            self.model.add_weighted_adapter(list(names), list(weights), new, combination_type=how,
+                                            **({"density": density} if thins else {}))
         folder = Path(self._made.name) / new
         self.model.save_pretrained(folder, selected_adapters=[new])
         if (folder / new).is_dir():
@@ -147,7 +150,7 @@ class Adapters:
             shutil.rmtree(folder / new)
         self._folders[new] = folder
         self._live.append(new)
-        self.use(names[0])
+        self.use(before)
 
     def swap(self, name: str, folder: Path) -> None:
         """Put the adapter in `folder` in the place of one that is loaded: LoRA in place, others by loading again."""
@@ -335,6 +338,16 @@ class _Mixed:
 def _is_plain(config: Any) -> bool:
     return (_type(config) == "LORA" and config.bias == "none"
             and not any(getattr(config, name, None) for name in EXTRAS))
+
+
+@contextmanager
+def _scaled_once(config: Any) -> Iterator[None]:
+    """PEFT puts all scales into the matrices of a combination, but takes rsLoRA from the first adapter's `config`."""
+    rslora, config.use_rslora = config.use_rslora, False
+    try:
+        yield
+    finally:
+        config.use_rslora = rslora
 
 
 def _same_layout(old: Any, new: Any) -> bool:

@@ -14,6 +14,7 @@ from tuneloop.exports.equality import (
     Prompt,
     difference,
     judged,
+    judged_gguf,
     next_logprobs,
     prompts_of,
     require_same_tokens,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 TARGETS = ("merged", "adapter", "gguf")
 QUANTISATIONS = ("f16", "q8_0", "q4_0")
+SAME = 0.9      # agreement below which nobody would say that two models answer alike
 AGAINST = "the adapter on the base in full precision"
 
 
@@ -116,13 +118,17 @@ class Export:
 
             prompts, wanted, tokenizer, model = self._tuned()
             whole, file = into / "whole", into / f"{self.folder.path.resolve().name}-{self.stored}.gguf"
-            merging.write(self.recipe.method.merge(model), tokenizer, whole, "float32")
-            del model
-            gguf_file.write(whole, file, self.stored)  # type: ignore[arg-type]   # one of QUANTISATIONS
+            merged: Any = self.recipe.method.merge(model)
+            merging.write(merged, tokenizer, whole, "float32")
+            stored: Any = self.stored       # one of QUANTISATIONS
+            gguf_file.write(whole, file, stored)
             shutil.rmtree(whole)
+            gguf_file.round_weights(merged, stored)
+            rounded = next_logprobs(merged, prompts)
+            del model, merged
             logprobs, read_by, tokens = read_gguf(file, prompts, tokenizer)
-            report = judged(wanted, logprobs, stored=self.stored, what="GGUF", against=AGAINST, read_by=read_by,
-                            tokens=tokens)
+            report = judged_gguf(wanted, rounded, logprobs, stored=stored, against=AGAINST, read_by=read_by,
+                                 tokens=tokens)
             found.append(report.to_json() | self._quantised(prompts, logprobs) | {"file": file.name}
                          | _add_modelfile(tokenizer, into, file.name))
 
@@ -136,8 +142,9 @@ class Export:
         from tuneloop.session import open_run
 
         model, tokenizer = open_run(self.folder, whole_base=True, dtype=torch.float32)
-        model = model.float()       # a whole model of a full fine-tuning comes in its own precision
-        prompts = prompts_of(self.folder.lines("evaluation", "predictions.jsonl"), tokenizer)
+        kept = self.folder.has("evaluation", "predictions.jsonl")       # else those of the validation rows, if any
+        names = ("evaluation", "predictions.jsonl") if kept else ("samples.jsonl",)
+        prompts = prompts_of(self.folder.lines(*names), tokenizer)
         return prompts, next_logprobs(model, prompts), tokenizer, model
 
     def _by_method(self, adapter: Path) -> Any:
@@ -189,10 +196,15 @@ class Export:
 
 def sentences(report: dict[str, Any]) -> list[str]:
     """What the command says of a report."""
-    said = [f"{report['target']} answers as the run does: log-probs differ by at most {report['max_difference']:.1e} "
-            f"({report['mean_difference']:.1e} on average, {report['tolerance']:g} allowed) over {report['prompts']} "
-            f"prompts, and {report['top1_agreement']:.0%} of the likeliest next tokens agree; against "
-            f"{report['against']}, read by {report['read_by']}.",
+    allowed = f"{report['tolerance']:g} allowed"
+    one, all_of_it = ("", f", {allowed}") if report["to"] == "gguf" else (f", {allowed}", "")
+    agree = report["top1_agreement"]
+    verdict = "answers as the run does" if agree >= SAME else "is the run's model, and answers differently as stored so"
+    said = [f"{report['target']} {verdict}: log-probs differ by at most {report['max_difference']:.1e} "
+            f"({report['mean_difference']:.1e} on average{one}) over {report['prompts']} prompt"
+            f"{'s' * (report['prompts'] > 1)}, the next tokens' distribution diverges by "
+            f"{max(0.0, report['divergence']):.1e} nats (KL{all_of_it}), and {agree:.0%} of the likeliest next tokens "
+            f"agree; against {report['against']}, read by {report['read_by']}.",
             f"What was trained takes {report['adapter_bytes']:,} bytes."]
     if "quantised_base" in report:
         said.append(report["quantised_base"]["sentence"])

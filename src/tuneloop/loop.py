@@ -49,6 +49,8 @@ class Prepared:
         """`given`: the recipe as it was written, where `recipe` is a resumed run's, with absolute paths."""
         self.recipe, self.watch, self.given = recipe, watch, given or recipe.given
         self.base: Base = resolve(recipe.base, recipe.root, say=watch.say)
+        self.shape = read_shape(self.base.path)
+        recipe.method.check(self.shape)
         self.tokenizer = ChatTokenizer(self.base.path)
         self.rows: Rows = prepare(recipe.data, recipe.root, self.tokenizer,
                                   self.tokenizer.max_length - recipe.method.slots, recipe.seed,
@@ -104,8 +106,7 @@ class Prepared:
 
     def plan(self) -> Plan:
         """What will be done and what it costs; refuses a base that does not fit."""
-        shape, machine, recipe = read_shape(self.base.path), hardware.here(), self.recipe
-        recipe.method.check(shape)
+        shape, machine, recipe = self.shape, hardware.here(), self.recipe
         loaded = recipe.method.memory(shape).base_bytes
         make.check_fits(shape, machine, recipe.base, loaded)
         for other in self.asked.values():
@@ -157,7 +158,7 @@ def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
         "asked": {need: {"name": other.name, "sha256": ready.weights[need]}
                   for need, other in ready.asked.items()},
         "base": {"name": given["base"], "path": str(ready.base.path), "source": ready.base.source,
-                 "sha256": ready.weights["base"], "parameters": read_shape(ready.base.path).parameters,
+                 "sha256": ready.weights["base"], "parameters": ready.shape.parameters,
                  "notes": [*ready.base.notes, *ready.tokenizer.notes]}}
     if known:
         _refuse_changes(known, now, folder)

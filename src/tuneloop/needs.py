@@ -65,9 +65,10 @@ def _ask(session: Session, groups: list[Group], need: str, names: dict[str, str]
     other = session.ready.asked.get(need)
     if other is None:
         weight = next(session.model.parameters())
-        made, where = weight.dtype, weight.device
+        # quantised, the same files are another model
+        made, where = f"{weight.dtype}{session.method.load_options() or ''}", weight.device
     else:
-        made, where = precision(), device()
+        made, where = str(precision()), device()
 
     def opened() -> tuple[ForestModel, bool]:
         if other is None:

@@ -295,7 +295,8 @@ class _Checker:
 
     def _add_invalid(self, item: Any, value: Any, path: Path_) -> None:
         """One of pydantic's findings; what `__post_init__` says is put where the option it speaks of is given."""
-        at = (*path, *(str(part) for part in item["loc"]))
+        known = item["loc"] if item["type"] == "missing" else _in(value, item["loc"])
+        at = (*path, *(str(part) for part in known))
         found, wanted = item["input"], item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         if item["type"] == "missing":
             self._add(at, f"'{'.'.join(at)}' is missing")
@@ -305,6 +306,8 @@ class _Checker:
             at, found = ((*path, spoken), value[spoken]) if spoken else (at, value)
         if item["type"] == "model_type":        # a whole part in place of its keys
             wanted = "its keys, such as data.split.test=0.2" if at == ("data", "split") else "keys and values"
+        if item["type"] == "too_short":
+            wanted = f"at least {item['ctx']['min_length']} of them"
         quotes = item["type"] == "string_type" and isinstance(item["input"], dict)
         self._add(at, f"'{'.'.join(at)}' is {found!r}",
                   fix='put it in quotes, such as "{label}"' if quotes else "",
@@ -323,6 +326,16 @@ class _Checker:
 
     def _add(self, path: Path_, found: str, *, wanted: str = "", fix: str = "") -> None:
         self.problems.append(UserError(f"{self.where[path]}: {found}.", wanted=wanted, fix=fix))
+
+
+def _in(value: Any, path: Iterable[Any]) -> Iterable[Any]:
+    """As much of `path` as is there; pydantic adds the name of the type that it tried where there are several."""
+    for part in path:
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            return
+        yield part
 
 
 def _did_you_mean(key: str, known: list[str], path: Path_) -> str:

@@ -15,12 +15,13 @@ from tuneloop.errors import TrainingFailed, UserError
 from tuneloop.evaluation.answers import choose_labels, choose_preferred, write_answers
 from tuneloop.inference.generate import generate
 from tuneloop.models.aliases import published_name
-from tuneloop.models.load import load_model
+from tuneloop.models.load import device, load_model
 from tuneloop.models.shape import read_shape
 from tuneloop.plan.make import Plan
 from tuneloop.record import RunFolder, read_json, write_json
 from tuneloop.training.checkpoint import newest_step, publish, trainable
 from tuneloop.training.loop import Settings, fit
+from tuneloop.training.optimizer import check_optimizer
 from tuneloop.training.watch import Watcher
 from tuneloop.types import Answers, Sampling, tools_of
 
@@ -37,6 +38,7 @@ class Session:
     def __init__(self, ready: Prepared, plan: Plan, folder: RunFolder, watch: Watcher) -> None:
         self.ready, self.plan, self.folder, self.watch = ready, plan, folder, watch
         self.method = ready.recipe.method
+        check_optimizer(plan["training.optimizer"], device().type)
         base = load_model(ready.base.path, **self.method.load_options())
         branches = [branch for group in ready.rows.groups["train"] for branch in group.branches]
         self.packing: Packing = choose_packing(base, sorted(branches, key=len),

@@ -206,7 +206,7 @@ def test_gguf(quantise: str, tmp_path: Path) -> None:
     report = exported(tmp_path / "run", "--to", "gguf", "--quantise", quantise, "--out", tmp_path / "out")
     assert (tmp_path / "out" / report["file"]).is_file()
     assert not [p for p in (tmp_path / "out").iterdir() if p.is_dir()]
-    assert 0 < report["max_difference"] <= report["tolerance"]
+    assert 0 < report["divergence"] <= report["tolerance"]
     assert report == RunFolder(tmp_path / "run").read("exports", f"gguf-{quantise}.json")
     assert report["read_by"].startswith(("llama_cpp", "transformers"))
 

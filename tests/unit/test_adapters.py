@@ -31,6 +31,7 @@ def config_of(kind: str) -> Any:
     return {
         "lora": lambda: LoraConfig(**lora),
         "wide": lambda: LoraConfig(**lora | {"r": 8, "lora_alpha": 4}),
+        "rooted": lambda: LoraConfig(**lora, use_rslora=True),
         "more": lambda: LoraConfig(**lora | {"target_modules": ["q_proj", "v_proj", "up_proj"]}),
         "dora": lambda: LoraConfig(**lora, use_dora=True),
         "saved": lambda: LoraConfig(**lora, modules_to_save=["norm"]),
@@ -173,12 +174,15 @@ def updates(model: Any, name: str) -> dict[str, torch.Tensor]:
     return {n: m.get_delta_weight(name) for n, m in model.named_modules() if hasattr(m, "get_delta_weight")}
 
 
+@pytest.mark.parametrize("first", ["lora1", "rooted1"])
 @pytest.mark.parametrize("how", ["cat", "svd"])
-def test_a_combination_is_the_weighted_sum(how: str, tiny_llama: Path, made: Callable[[str], Path]) -> None:
-    adapters = holding(tiny_llama, made, "lora1", "wide2")
-    adapters.combine("both", ["lora1", "wide2"], [0.7, 0.3], how)
+def test_a_combination_is_the_weighted_sum(how: str, first: str, tiny_llama: Path,
+                                           made: Callable[[str], Path]) -> None:
+    adapters = holding(tiny_llama, made, first, "wide2")
+    adapters.combine("both", [first, "wide2"], [0.7, 0.3], how)
+    assert adapters.active is None      # as it was before
     model = adapters.use("both")
-    one, other, both = (updates(model, name) for name in ("lora1", "wide2", "both"))
+    one, other, both = (updates(model, name) for name in (first, "wide2", "both"))
     for name in both:
         wanted = 0.7 * one[name] + 0.3 * other[name]
         error = float((both[name] - wanted).norm())

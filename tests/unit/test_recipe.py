@@ -240,6 +240,8 @@ def test_a_key_given_twice_is_refused() -> None:
     ("objective: {kind: dpo, beta: -1}", "'objective.beta' is -1.\n  wanted: beta must be greater than 0"),
     ("objective: {kind: grpo, aggregation: dr_grpo}", "'objective.aggregation' is 'dr_grpo'"),
     ("method: {kind: full, rank: 3}", "'rank' is an option of: lora"),
+    ("method: {kind: full, layers: []}", "'method.layers' is []"),
+    ("method: {kind: lora, targets: []}", "'method.targets' is [].\n  wanted: at least 1 of them"),
     ("goal: {metric: f1}", "'goal.metric' is 'f1'"),
     ("goal: {at_least: 80}", "less than or equal to 1"),
     ("seed: -1", "'seed' is -1"),

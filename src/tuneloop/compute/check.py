@@ -59,7 +59,8 @@ def choose_packing(model: nn.Module, samples: Sequence[Rendered], *, share: bool
     try:
         truth = _measure(model, "rows", _pieces(pair, False))
     except Exception as error:      # any model class of transformers may refuse in its own way
-        raise UserError(f"This base cannot be trained: its own forward and backward fail: {error}.",
+        why = str(error) or type(error).__name__
+        raise UserError(f"This base cannot be trained: its own forward and backward fail: {why}.",
                         fix="choose another base") from error
     for packing in WAYS[first:]:
         try:

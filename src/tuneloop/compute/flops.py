@@ -3,7 +3,8 @@
 Which products a step makes is seen by hooks in its first pass: per linear layer 2 T i o forward, as much again for the
 gradient to its input and for the gradient to its weights, where these are asked for. Attention costs 4 H D FLOPs per
 pair of query and key forward and 10 backward (scores are computed again). Then the head. The rate is measured on the
-linear layers' products at the step's own number of tokens. The fused weights of experts are not counted.
+linear layers' products at the step's own number of tokens. The fused weights of experts and virtual
+tokens are not counted.
 """
 
 from __future__ import annotations

@@ -166,11 +166,24 @@ def _reader(opened: Any, name: str, config: dict[str, Any]) -> Callable[[], Any]
     return read
 
 
-def _kind(tensor: _Tensor, quantisation: str) -> str:
+def round_weights(model: Any, quantisation: Quantisation) -> None:
+    """Round the weights of a model in memory as `write` stores them: what a right file answers like."""
+    import torch
+    from gguf import GGMLQuantizationType, quants
+
+    outer = {id(layer.weight) for layer in (model.get_input_embeddings(), model.get_output_embeddings())}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            kind = GGMLQuantizationType[_kind(tuple(parameter.shape), id(parameter) in outer, quantisation)]
+            stored = quants.quantize(parameter.float().cpu().numpy(), kind)
+            parameter.copy_(torch.from_numpy(quants.dequantize(stored, kind)))
+
+
+def _kind(shape: tuple[int, ...], outer: bool, quantisation: str) -> str:
     """How llama.cpp stores it: vectors as they are, the outer two in half precision where the others are quantised."""
-    if len(tensor.shape) == 1 or quantisation == "f32":
+    if len(shape) == 1 or quantisation == "f32":
         return "F32"
-    if quantisation == "f16" or tensor.name in OUTER or tensor.shape[-1] % BLOCK:
+    if quantisation == "f16" or outer or shape[-1] % BLOCK:
         return "F16"
     return quantisation.upper()
 
@@ -191,7 +204,7 @@ def _write(tensors: list[_Tensor], folder: Path, config: dict[str, Any], partial
         writer.add_vocab_size(rows)
         gguf_tokenizer.add(writer, folder, rows)
         for tensor in tensors:
-            kind = GGMLQuantizationType[_kind(tensor, quantisation)]
+            kind = GGMLQuantizationType[_kind(tensor.shape, tensor.name in OUTER, quantisation)]
             if kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
                 dtype: Any = np.dtype(np.float32 if kind == GGMLQuantizationType.F32 else np.float16)
                 writer.add_tensor_info(tensor.name, tensor.shape, dtype, int(np.prod(tensor.shape)) * dtype.itemsize)
@@ -203,7 +216,7 @@ def _write(tensors: list[_Tensor], folder: Path, config: dict[str, Any], partial
         writer.write_ti_data_to_file()
         for tensor in tensors:      # one at a time: a model need not fit twice
             values = np.ascontiguousarray(tensor.read())
-            kind = GGMLQuantizationType[_kind(tensor, quantisation)]
+            kind = GGMLQuantizationType[_kind(tensor.shape, tensor.name in OUTER, quantisation)]
             _require_representable(tensor.name, values, kind.name)
             writer.write_tensor_data(quants.quantize(values, kind))
     finally:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
@@ -49,17 +48,6 @@ def begin(model: nn.Module, start: str, seed: int, rows: Sequence[Rendered]) -> 
             _eva(model, seed, rows)
     config = cast(Any, model).peft_config[TUNED]     # whoever loads what is saved must not start again
     config.init_lora_weights, config.eva_config = True, None
-
-
-@contextmanager
-def still_training_the_same(model: nn.Module) -> Iterator[None]:
-    """PEFT sets all active adapters to train when it switches them on again; the frozen one must not."""
-    trained = {name: p.requires_grad for name, p in model.named_parameters()}
-    try:
-        yield
-    finally:
-        for name, p in model.named_parameters():
-            p.requires_grad_(trained[name])
 
 
 def save_whole_change(model: nn.Module, folder: Path) -> None:

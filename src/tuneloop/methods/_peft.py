@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -35,6 +35,18 @@ class PeftMethod(MethodSpec):
     def count(self, shape: Shape) -> int:
         """How many parameters train."""
 
+    def check(self, shape: Shape) -> None:
+        super().check(shape)
+        if self.bits is None:
+            return
+        from tuneloop.models.load import need_bitsandbytes
+
+        need_bitsandbytes()
+        if shape.quantised is not None:
+            raise UserError(f"The weights of this base are quantised already ({shape.quantised}).",
+                            wanted=f"for method.bits {self.bits}, a base in full precision",
+                            fix="choose that base, or leave method.bits out")
+
     def load_options(self) -> dict[str, Any]:
         return {} if self.bits is None else {"bits": self.bits}
 
@@ -53,7 +65,8 @@ class PeftMethod(MethodSpec):
     def load(self, base: nn.Module, folder: Path) -> nn.Module:
         from peft import PeftModel
 
-        return cast("nn.Module", PeftModel.from_pretrained(cast(Any, base), folder))
+        tuned = PeftModel.from_pretrained(cast(Any, base), folder)
+        return cast("nn.Module", tuned.requires_grad_(False))       # virtual tokens come back as if to be trained
 
     def merge(self, model: nn.Module) -> nn.Module:
         if not self.mergeable:
@@ -65,8 +78,15 @@ class PeftMethod(MethodSpec):
                                                                       "adapter onto it, as `tuneloop export` does")
         return cast("nn.Module", cast(Any, model).merge_and_unload())
 
-    def reference(self, model: nn.Module) -> AbstractContextManager[None]:
-        return cast("AbstractContextManager[None]", cast(Any, model).disable_adapter())
+    @contextmanager
+    def reference(self, model: nn.Module) -> Iterator[None]:
+        trains = [(p, p.requires_grad) for p in model.parameters()]     # PEFT makes all of an adapter train afterwards
+        try:
+            with cast(Any, model).disable_adapter():
+                yield
+        finally:
+            for parameter, was in trains:
+                parameter.requires_grad_(was)
 
     def memory(self, shape: Shape) -> MethodMemory:
         return MethodMemory(self.count(shape), frozen_head=True, base_bytes=quantised_bytes(shape, self.bits))
@@ -74,7 +94,7 @@ class PeftMethod(MethodSpec):
 
 @contextmanager
 def said_by_peft(name: str, doing: str = "refuses this base",
-                 fix: str = "name other layers, or choose another method") -> Iterator[None]:
+                 fix: str = "change the options of method, or choose another one") -> Iterator[None]:
     """PEFT's own refusals as errors that the user can mend, in its words."""
     try:
         yield

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from pydantic import Field
@@ -40,22 +39,24 @@ class VirtualMethod(PeftMethod):
 
     def check(self, shape: Shape) -> None:
         super().check(shape)
-        if self.tokens > shape.max_positions - ROOM:
-            raise UserError(f"method.tokens {self.tokens} takes almost all of the base's {shape.max_positions} "
-                            "positions.", wanted=f"at least {ROOM} positions left for rows",
-                            fix=f"set method.tokens to {max(1, shape.max_positions - ROOM)} or less; 20 is usual")
-        if shape.sliding_window is not None and self.tokens >= shape.sliding_window:
-            raise UserError(f"method.tokens {self.tokens} does not fit into the base's attention window of "
-                            f"{shape.sliding_window} tokens: some layers would see no virtual token with a word.",
-                            wanted=f"fewer than {shape.sliding_window}", fix="lower method.tokens; 20 is usual")
+        check_room("method.tokens", self.tokens, shape)
 
     def apply(self, model: nn.Module, seed: int, rows: Sequence[Rendered] = ()) -> nn.Module:
         tuned = super().apply(model, seed, rows)
         self.begin(tuned, seed, rows)
         return tuned
 
-    def load(self, base: nn.Module, folder: Path) -> nn.Module:
-        return super().load(base, folder).requires_grad_(False)     # they come back as if to be trained
+
+def check_room(option: str, tokens: int, shape: Shape) -> None:
+    """Raise a UserError where so many virtual tokens, set by `option`, leave rows too little room."""
+    if tokens > shape.max_positions - ROOM:
+        raise UserError(f"{option} {tokens} takes almost all of the base's {shape.max_positions} positions.",
+                        wanted=f"at least {ROOM} positions left for rows",
+                        fix=f"set {option} to {max(1, shape.max_positions - ROOM)} or less; 20 is usual")
+    if shape.sliding_window is not None and tokens >= shape.sliding_window:
+        raise UserError(f"{option} {tokens} does not fit into the base's attention window of {shape.sliding_window} "
+                        "tokens: some layers would see no virtual token with a word.",
+                        wanted=f"fewer than {shape.sliding_window}", fix=f"lower {option}; 20 is usual")
 
 
 def drawn_words(model: nn.Module, count: int, seed: int, rows: Sequence[Rendered]) -> Tensor:

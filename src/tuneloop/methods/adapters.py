@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
@@ -56,6 +55,8 @@ class Method(PeftMethod):
     def _fits_together(self) -> Self:
         if self.scale is not None and self.placement != "parallel":
             raise ValueError("scale is for adapters beside the MLP, and needs `placement: parallel`")
+        if self.size is not None and self.reduction != type(self).model_fields["reduction"].default:
+            raise ValueError("size and reduction both say how wide the bottleneck is; leave one of them out")
         return self
 
     @property
@@ -64,10 +65,6 @@ class Method(PeftMethod):
 
     def check(self, shape: Shape) -> None:
         super().check(shape)
-        if self.bits is not None:
-            from tuneloop.models.load import need_bitsandbytes
-
-            need_bitsandbytes()
         blocks: dict[str, set[str]] = {}
         for name in shape.weights:
             if found := BLOCK_PART.search(name):
@@ -102,16 +99,6 @@ class Method(PeftMethod):
 
         raise UserError(f"{_bottleneck.NO_MERGE}, so method adapters gives no plain model.",
                         fix="export the adapter instead: --to adapter")
-
-    @contextmanager
-    def reference(self, model: nn.Module) -> Iterator[None]:
-        trains = [(p, p.requires_grad) for p in model.parameters()]     # PEFT makes all of an adapter train afterwards
-        try:
-            with super().reference(model):
-                yield
-        finally:
-            for parameter, was in trains:
-                parameter.requires_grad_(was)
 
     def learning_rate(self, parameters: int) -> tuple[float, str]:
         return 1e-4, "that of Pfeiffer et al. (2005.00247), within the 3e-5 to 3e-3 that Houlsby et al. tried"

@@ -31,8 +31,11 @@ class MethodMemory:
 
 
 def quantised_bytes(shape: Shape, bits: int | None = None) -> int:
-    """Bytes of a base whose linear layers in the blocks are quantised; the rest, and without `bits` all, is float32."""
-    linear = 0 if bits is None else sum(i * o * n for _, i, o, n in shape.linear_shapes())
+    """Bytes of a base whose linear layers in the blocks are quantised; the rest, and without `bits` all, is float32.
+
+    The experts of a mixture belong to the rest: transformers holds them fused, as no linear layers.
+    """
+    linear = 0 if bits is None else sum(i * o * n for _, i, o, n in shape.adaptable_shapes())
     return 4 * (shape.parameters - linear) + (0 if bits is None else int(BITS[bits] * linear))
 
 

@@ -68,7 +68,7 @@ class Method(MethodSpec):
     def load(self, base: nn.Module, folder: Path) -> nn.Module:
         from tuneloop.models.load import load_model
 
-        return load_model(folder)
+        return load_model(folder, dtype=next(base.parameters()).dtype)
 
     def merge(self, model: nn.Module) -> nn.Module:
         return model

@@ -8,8 +8,7 @@ PEFT does the work.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
@@ -40,7 +39,7 @@ class Method(PeftMethod):
     """Scale of the update is alpha / rank; twice the rank unless given."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout on the input of every update."""
-    targets: list[str] | None = None
+    targets: Annotated[list[str], Field(min_length=1)] | None = None
     """Names of the layers to adapt, such as [q_proj, v_proj]; all linear layers unless given."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank), so that large ranks learn as fast as small ones (rsLoRA, arXiv 2312.03732)."""
@@ -70,10 +69,6 @@ class Method(PeftMethod):
 
     def check(self, shape: Shape) -> None:
         super().check(shape)
-        if self.bits is not None:
-            from tuneloop.models.load import need_bitsandbytes
-
-            need_bitsandbytes()
         there = {name for name, *_ in shape.adaptable_shapes()}
         self._refuse_unknown(there)
         narrow = [(min(i, o), name, i, o) for name, i, o, _ in self._adapted(shape) if 1 < min(i, o) < self.rank]
@@ -118,13 +113,6 @@ class Method(PeftMethod):
         if self.start == "loftq" and getattr(base, "is_quantized", False):
             return _lora_start.load_first_half(base, folder)
         return super().load(base, folder)
-
-    @contextmanager
-    def reference(self, model: nn.Module) -> Iterator[None]:
-        from tuneloop.methods import _lora_start
-
-        with _lora_start.still_training_the_same(model), super().reference(model):
-            yield
 
     def learning_rate(self, parameters: int) -> tuple[float, str]:
         reason = ("above the usual 1e-5 to 5e-5, which is for full fine-tuning: an update that starts at zero and has "

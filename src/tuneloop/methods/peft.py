@@ -19,6 +19,7 @@ from pydantic import Field
 
 from tuneloop.errors import UserError
 from tuneloop.methods._peft import PeftMethod, said_by_peft
+from tuneloop.methods._virtual import check_room
 from tuneloop.methods.base import MethodMemory, quantised_bytes
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ MISLEADING = {
     "alora_invocation_tokens": "the adapter would switch on within a row, which depends on how rows are packed",
     "layer_replication": "the base would get more layers than it has",
 }
+TOKENS = "method.options.num_virtual_tokens"
 PROMPTS = ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CARTRIDGE")
 NOISY = ("PVERA",)      # they draw noise when training, as dropout does
 NEITHER_LINEAR = ("LN_TUNING", "ADAPTION_PROMPT", "TRAINABLE_TOKENS")   # all linear layers would be wrong for them
@@ -69,12 +71,21 @@ class Method(PeftMethod):
 
     @property
     def slots(self) -> int:
-        return int(self.options.get("num_virtual_tokens") or 0) if self.type in PROMPTS else 0
+        if self.type not in PROMPTS:
+            return 0
+        tokens = self.options.get("num_virtual_tokens")
+        if type(tokens) is not int or tokens < 1:
+            raise UserError(f"PEFT's {self.type} needs {TOKENS}, which is {tokens!r}." if tokens is not None else
+                            f"PEFT's {self.type} needs {TOKENS}.", wanted="a positive whole number",
+                            fix=f"set {TOKENS}=20, which is usual")
+        return tokens
 
     def check(self, shape: Shape) -> None:
         """Unlike those of other methods, this needs PEFT: the names are its own."""
         super().check(shape)
         self._options()
+        if self.type in PROMPTS:
+            check_room(TOKENS, self.slots, shape)
 
     def config(self, model: nn.Module) -> Any:
         from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
@@ -99,7 +110,7 @@ class Method(PeftMethod):
 
     def load(self, base: nn.Module, folder: Path) -> nn.Module:
         with said_by_peft(self.type, **OURS_TO_MEND):
-            return super().load(base, folder).requires_grad_(False)     # prompts come back as if to be trained
+            return super().load(base, folder)
 
     def merge(self, model: nn.Module) -> nn.Module:
         if cast(Any, model).active_peft_config.is_prompt_learning or not hasattr(model, "merge_and_unload"):

@@ -1,7 +1,7 @@
 """Prefix tuning: learnt keys and values before every row, in every layer (Li & Liang 2021, arXiv 2101.00190).
 
 The base is frozen and sees the virtual tokens in all layers, so that few of them change much. They are computed once
-for all rows of a step. PEFT holds them; its two-layer MLP over them (`projection`) is thrown away after training.
+per forward for all its rows. PEFT holds them; its two-layer MLP over them (`projection`) is thrown away after training.
 """
 
 from __future__ import annotations

@@ -54,7 +54,13 @@ def load_model(folder: Path, bits: int | None = None, **options: Any) -> nn.Modu
     options.setdefault("dtype", precision())
     if bits is not None:
         options |= {"quantization_config": _quantisation(bits, options["dtype"]), "device_map": {"": device()}}
-    model = AutoModelForCausalLM.from_pretrained(folder, config=config, **options)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, config=config, **options)
+    except (ImportError, RuntimeError, ValueError) as error:
+        if getattr(config, "quantization_config", None) is None:
+            raise
+        raise UserError(f"This quantised base cannot be loaded here: {str(error).rstrip('.')}.",
+                        fix="mend that, or choose a base in full precision") from error
     placed = model if bits is not None else model.to(device())
     if bits == 4:
         _never_pack(placed)

@@ -48,9 +48,10 @@ def training_memory(shape: Shape, method: MethodMemory, tokens: int, checkpointi
                   tokens * activation_bytes_per_token(shape, checkpointing), 3 * 4 * HEAD_CHUNK * shape.vocab)
 
 
-def fitting_tokens(shape: Shape, method: MethodMemory, memory_bytes: int, checkpointing: bool) -> int:
+def fitting_tokens(shape: Shape, method: MethodMemory, memory_bytes: int, checkpointing: bool,
+                   optimizer: str = "adamw") -> int:
     """Tokens whose activations fit into `memory_bytes` beside everything else."""
-    fixed = training_memory(shape, method, 0).total_bytes
+    fixed = training_memory(shape, method, 0, optimizer=optimizer).total_bytes
     return max(0, memory_bytes - fixed) // activation_bytes_per_token(shape, checkpointing)
 
 

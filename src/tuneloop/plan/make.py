@@ -102,7 +102,7 @@ def make(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Workloa
     values.setdefault("training.checkpoint_every", Value(looks.value, "planned", "with every look at validation"))
     share = method.exact_when_shared
     unique, logical = _tokens_per_step(work.train, batch, share)
-    largest = int(min(budget, max(unique, work.longest(share))))
+    largest = int(min(budget, max(unique, work.longest(share)))) + method.slots
     memory = estimate.training_memory(shape, cost, largest, values["training.checkpointing"].value,
                                       training.optimizer)
     limit, notes = _limit(training, hardware), []
@@ -121,8 +121,8 @@ def _resolve(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Wor
         rate, why = rate * work.pace, f"{work.pace:g} times this method's for instruction tuning, as the objective asks"
     epochs = 3.0 if rows < 5_000 else 2.0 if rows < 50_000 else 1.0
     batch = min(rows, 16 if rows >= 160 else 8 if rows >= 64 else 4)
-    fits = {again: estimate.fitting_tokens(shape, method.memory(shape), int(SAFE * _limit(training, hardware)), again)
-            for again in (False, True)}
+    fits = {again: estimate.fitting_tokens(shape, method.memory(shape), int(SAFE * _limit(training, hardware)), again,
+                                           training.optimizer) - method.slots for again in (False, True)}
     checkpointing = training.checkpointing if training.checkpointing is not None else fits[False] < longest
     budget = estimate.token_budget(fits[checkpointing], longest)
     planned = {

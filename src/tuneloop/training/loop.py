@@ -312,10 +312,12 @@ def schedule(step: int, settings: Settings) -> float:
 
 
 def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices; none for biases and norms, which are vectors."""
+    """Weight decay for matrices; none for biases, norms and scales, which are vectors, whatever their dimensions."""
     parameters = list(checkpoint.trainable(model).values())
-    return [{"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}]
+    vectors = [p.numel() == max(p.shape, default=1) for p in parameters]
+    return [{"params": [p for p, vector in zip(parameters, vectors, strict=True) if not vector],
+             "weight_decay": weight_decay},
+            {"params": [p for p, vector in zip(parameters, vectors, strict=True) if vector], "weight_decay": 0.0}]
 
 
 def _after_step(progress: Progress, entry: dict[str, Any], seconds: float, governor: Governor) -> Progress:

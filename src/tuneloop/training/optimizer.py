@@ -7,6 +7,7 @@ memory; parameters of fewer than 4,096 numbers keep them in 32.
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import torch
@@ -16,17 +17,22 @@ from tuneloop.errors import UserError
 
 def make_optimizer(kind: str, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
     """The optimizer called `kind` for parameter groups as torch takes them."""
+    for where in {parameter.device.type for group in groups for parameter in group["params"]}:
+        check_optimizer(kind, where)
     if kind == "adamw":
         return torch.optim.AdamW(groups, lr=learning_rate)
-    try:
-        import bitsandbytes
-    except ImportError as error:
-        raise UserError(f"training.optimizer {kind} needs bitsandbytes, which is not installed.",
-                        fix="pip install 'tuneloop[quant]', or leave training.optimizer out") from error
-    where = {parameter.device.type for group in groups for parameter in group["params"]}
-    if kind.startswith("paged") and where != {"cuda"}:
-        raise UserError(f"training.optimizer {kind} needs a GPU with CUDA: it moves pages between its memory and the "
-                        "host's.", fix="leave training.optimizer out, or set adamw_8bit to save memory here")
+    import bitsandbytes
+
     name = {"adamw_8bit": "AdamW8bit", "paged_adamw": "PagedAdamW32bit", "paged_adamw_8bit": "PagedAdamW8bit"}[kind]
     made: torch.optim.Optimizer = getattr(bitsandbytes.optim, name)(groups, lr=learning_rate)
     return made
+
+
+def check_optimizer(kind: str, device: str) -> None:
+    """Raise a UserError where the optimizer called `kind` does not run on a type of device."""
+    if kind != "adamw" and importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(f"training.optimizer {kind} needs bitsandbytes, which is not installed.",
+                        fix="pip install 'tuneloop[quant]', or leave training.optimizer out")
+    if kind.startswith("paged") and device != "cuda":
+        raise UserError(f"training.optimizer {kind} needs a GPU with CUDA: it moves pages between its memory and the "
+                        "host's.", fix="leave training.optimizer out, or set adamw_8bit to save memory here")

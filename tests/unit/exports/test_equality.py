@@ -11,14 +11,18 @@ import torch
 
 from tiny import tiny_base
 from tuneloop.errors import UserError
-from tuneloop.exports import merged
+from tuneloop.exports import gguf_file, gguf_rope, merged
 from tuneloop.exports.equality import (
+    ERRORS,
+    LOSSES,
     PROMPTS,
     TOLERANCES,
     difference,
     judged,
+    judged_gguf,
     next_logprobs,
     prompts_of,
+    read_gguf,
     require_same_tokens,
 )
 from tuneloop.models.load import load_model
@@ -40,6 +44,7 @@ def test_differences_are_those_of_the_likeliest_tokens_of_either() -> None:
     assert apart.prompts == 5
     assert apart.max_difference == pytest.approx(0.25)
     assert 0 < apart.mean_difference < 0.25 / 40
+    assert apart.divergence == pytest.approx(0.25 * float(wanted[2].max().exp()) / 5)
     risen = wanted.clone()
     risen[1, wanted[1].argmin()] = 0.0      # it was unlikely, and is now the likeliest
     assert difference(wanted, risen).max_difference == pytest.approx(-float(wanted[1].min()))
@@ -68,6 +73,63 @@ def test_beyond_the_tolerance_there_is_an_error_with_the_numbers(stored: str) ->
     assert f"{1.1 * limit:.2e}" in caught.value.found
     with pytest.raises(UserError):      # everywhere a little is too much, too
         judged(wanted, wanted + 0.5 * limit, **words)
+
+
+WORDS: Any = {"against": "the adapter", "read_by": "llama_cpp", "tokens": "prompts"}
+
+
+def test_a_gguf_file_may_lose_what_its_bits_cost_but_must_be_what_they_say() -> None:
+    wanted = table()
+
+    def apart(by: float) -> torch.Tensor:
+        return wanted - by      # a divergence of `by` nats
+
+    report = judged_gguf(wanted, apart(1.0), apart(1.0), stored="q4_0", **WORDS)
+    assert report.divergence == pytest.approx(1.0, abs=1e-5)
+    assert report.tolerance == LOSSES["q4_0"]
+    for stored, limit in LOSSES.items():
+        with pytest.raises(UserError, match="from the tuned one"):
+            judged_gguf(wanted, apart(1.1 * limit), apart(1.1 * limit), stored=stored, **WORDS)
+    with pytest.raises(UserError, match="something else"):
+        judged_gguf(wanted, wanted, apart(1.1 * ERRORS["q4_0"]), stored="q4_0", **WORDS)
+    with pytest.raises(UserError, match="something else"):
+        judged_gguf(wanted, wanted, torch.full_like(wanted, torch.nan), stored="q4_0", **WORDS)
+
+
+@pytest.fixture(scope="module")
+def certain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny base whose weights are large, so that its answers depend on all that it computes."""
+    from safetensors.torch import load_file, save_file
+
+    folder = tiny_base(tmp_path_factory.mktemp("certain"), hidden_size=64, intermediate_size=128, head_dim=16)
+    weights = {name: 4 * weight if "proj" in name else weight
+               for name, weight in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("stored", sorted(LOSSES))
+def test_a_gguf_file_written_wrong_is_told_from_one_of_few_bits(stored: Any, certain: Path, tmp_path: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("llama_cpp")
+    tokenizer, model = ChatTokenizer(certain), load_model(certain, dtype=torch.float32)
+    prompts = prompts_of(ROWS[:8], tokenizer)
+    wanted = next_logprobs(model, prompts)
+    gguf_file.round_weights(model, stored)
+    rounded = next_logprobs(model, prompts)
+
+    def judge() -> None:
+        gguf_file.write(certain, tmp_path / "model.gguf", stored)
+        judged_gguf(wanted, rounded, read_gguf(tmp_path / "model.gguf", prompts, tokenizer)[0], stored=stored, **WORDS)
+
+    judge()
+    with monkeypatch.context() as patch:
+        patch.setattr(gguf_file, "_reader", lambda opened, name, _: lambda: opened.get_tensor(name).float().numpy())
+        with pytest.raises(UserError, match="something else"):      # rows of each head in transformers' order
+            judge()
+    monkeypatch.setattr(gguf_rope, "_base", lambda *_: 100.0)
+    with pytest.raises(UserError, match="something else"):
+        judge()
 
 
 def test_prompts_are_the_runs_own_and_at_most_64(tiny_llama: Path) -> None:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import SENTENCES, tiny_base, tiny_tokenizer
 
+from tiny import SENTENCES, tiny_base, tiny_tokenizer
 from tuneloop.errors import UserError
 from tuneloop.exports import gguf_file, gguf_tokenizer
-from tuneloop.models.cache import base_folder
 from tuneloop.models.tokenizer import ChatTokenizer
 from tuneloop.types import Message
 
@@ -24,11 +23,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}), "llama untied": ("llama", {"tie_word_embeddings": False}),
     "llama biases": ("llama", {"attention_bias": True}), "llama3 rope": ("llama", {"rope_parameters": LLAMA3}),
     "linear rope": ("llama", {"rope_parameters": LINEAR}), "wide heads": ("llama", {"head_dim": 16}),
-    "mistral": ("mistral", {}), "qwen2": ("qwen2", {}), "qwen3": ("qwen3", {}), "gemma": ("gemma", {}),
+    "mistral": ("mistral", {}), "qwen2": ("qwen2", {}), "qwen3": ("qwen3", {}),
+    "qwen3 of heads of 128": ("qwen3", {"head_dim": 128}), "gemma": ("gemma", {}),
     "gemma2": ("gemma2", GEMMA2), "gemma3": ("gemma3_text", {}),
 }
-# transformers knows no "gemma", drops rope scalings, and keeps other defaults than ours for what GGUF does not say.
-READ_BACK = ("llama", "llama untied", "mistral", "qwen2", "qwen3")
+# transformers reads no "gemma", no rope scaling, no soft cap, and for Qwen3 no size of a head but its default.
+READ_BACK = ("llama", "llama untied", "mistral", "qwen2", "qwen3 of heads of 128")
 TEXT = "It's a film in 1234 parts;  the PLOT\n\n\tis thin, naïve & Ångström-long 日本語… "
 
 
@@ -207,13 +207,13 @@ def pre_tokenized(kind: str) -> Any:
 
 @pytest.mark.parametrize("kind", ["gpt-2", "smollm", "qwen2", "llama-bpe", "dbrx"])
 def test_llama_cpp_splits_text_the_same_way(kind: str, tmp_path: Path) -> None:
-    from tokenizers import Tokenizer, trainers
+    from tokenizers import Tokenizer, pre_tokenizers, trainers
 
     folder = tiny_base(tmp_path / "base")
     inner = pre_tokenized(kind)
     inner.train_from_iterator([*SENTENCES, TEXT], trainers.BpeTrainer(
         vocab_size=384, special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"], show_progress=False,
-        initial_alphabet=sorted(__import__("tokenizers").pre_tokenizers.ByteLevel.alphabet())))
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))
     stored = json.loads(inner.to_str())
     stored["model"]["ignore_merges"] = kind == "llama-bpe"
     assert gguf_tokenizer.pre_tokenizer(stored) == kind
@@ -279,13 +279,18 @@ def test_merges_unlike_sentencepiece_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.gguf")) + list(tmp_path.glob(".*"))
 
 
-def test_smollm2_as_llama_cpp_runs_it(tmp_path: Path) -> None:
-    folder = base_folder("smollm2-135m-instruct")
-    if not folder.is_dir():
-        pytest.skip("SmolLM2 is not in the cache")
-    tokenizer = ChatTokenizer(folder)
+@pytest.mark.real
+@pytest.mark.parametrize(("quantisation", "divergence", "furthest"), [
+    ("f32", 1e-6, 1e-2), ("f16", 1e-4, 0.2), ("q8_0", 0.05, None)])
+def test_smollm2_as_llama_cpp_runs_it(quantisation: gguf_file.Quantisation, divergence: float, furthest: float | None,
+                                      real_base: Path, tmp_path: Path) -> None:
+    """In f16 llama.cpp rounds what it multiplies the weights with too; measured: 0.07 at most, divergence 9e-6."""
+    tokenizer = ChatTokenizer(real_base)
     text = tokenizer.prompt_text([Message("user", "What is the capital of France? 1234, naïve\n\n ok")])
     ids = tokenizer.encode([text])[0]
-    gguf_file.write(folder, tmp_path / "model.gguf", "f32")
+    gguf_file.write(real_base, tmp_path / "model.gguf", quantisation)
     assert ids_by_llama_cpp(tmp_path / "model.gguf", text) == ids
-    assert (by_llama_cpp(tmp_path / "model.gguf", ids) - expected(folder, ids)).abs().max() < 1e-2
+    ours, theirs = expected(real_base, ids), by_llama_cpp(tmp_path / "model.gguf", ids)
+    assert (ours.exp() * (ours - theirs)).sum(-1).mean() < divergence
+    if furthest is not None:
+        assert (ours - theirs).abs().max() < furthest

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny import CHATML, tiny_base, tiny_tokenizer
 
+from tiny import CHATML, tiny_base, tiny_tokenizer
 from tuneloop.exports import go_template
 from tuneloop.exports.modelfile import modelfile
 from tuneloop.models.tokenizer import ChatTokenizer

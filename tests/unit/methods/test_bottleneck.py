@@ -313,7 +313,8 @@ def test_a_base_without_such_parts_is_refused_with_what_it_has(placement: str, t
 
 
 def test_options_that_do_not_fit_are_refused() -> None:
-    for options in ({"scale": 2.0}, {"size": 0}, {"reduction": 0}, {"activation": "tanh"}, {"dropout": 1.0}):
+    for options in ({"scale": 2.0}, {"size": 0}, {"size": 4, "reduction": 8}, {"reduction": 0},
+                    {"activation": "tanh"}, {"dropout": 1.0}):
         with pytest.raises(ValueError, match=next(iter(options))):
             method_of(**options)
 

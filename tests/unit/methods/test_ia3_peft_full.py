@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import exact
 import toy
-from tiny import FAMILIES, tiny_base
+from tiny import FAMILIES, LONGEST, tiny_base
 from tuneloop.catalog import Catalog
 from tuneloop.compute.check import choose_packing
 from tuneloop.compute.model import ForestModel
@@ -371,3 +371,12 @@ def test_a_whole_run(method: dict[str, Any], folder_of: Callable[[str], Path], t
     assert losses[-1] < losses[0]
     assert certificate
     assert (tmp_path / "run" / Catalog("method", "tuneloop.methods", "Method").get(method["kind"]).artefact).is_dir()
+
+
+@pytest.mark.parametrize(("tokens", "said"), [(None, "needs"), ("many", "'many'"), (0, "0"), (LONGEST, "positions")])
+def test_virtual_tokens_of_peft_are_a_number_that_leaves_room(tokens: Any, said: str,
+                                                              folder_of: Callable[[str], Path]) -> None:
+    method = peft.Method(type="PREFIX_TUNING", options={} if tokens is None else {"num_virtual_tokens": tokens})
+    error = refusal(lambda: method.check(read_shape(folder_of("llama"))))
+    assert said in error.found
+    assert "method.options.num_virtual_tokens" in error.fix

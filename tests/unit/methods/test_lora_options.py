@@ -161,6 +161,11 @@ def test_eva_ends_where_rows_have_too_few_directions(rank: int, folder_of: Calla
     assert "lower method.rank" in caught.value.fix
 
 
+def test_no_target_is_no_choice() -> None:
+    with pytest.raises(ValueError, match="targets"):
+        lora.Method(targets=[])
+
+
 @pytest.mark.parametrize("options", [{"start": "loftq"}, {"start": "loftq", "bits": 8}, {"dora": True,
                          "start": "pissa"}, {"dora": True, "start": "olora"}, {"start": "orthogonal", "rank": 3}])
 def test_impossible_pairs_are_refused(options: Any) -> None:

@@ -329,3 +329,14 @@ def test_too_long_rows_are_counted_with_the_virtual_tokens(kind: str, folder_of:
     wide = toy.open_recipe(tmp_path / "wide", folder_of("llama"), **options)
     toy.write_jsonl(tmp_path / "wide" / "rows.jsonl", [*toy.open_rows(), row])
     assert "64 tokens" in str(refusal(lambda: Prepared(wide, Silent())))
+
+
+def test_a_method_that_does_not_fit_is_refused_before_rows_are_read(folder_of: Callable[[str], Path],
+                                                                    tmp_path: Path) -> None:
+    """Rows cut to nothing by too many virtual tokens would be blamed themselves."""
+    from tuneloop.errors import UserError
+
+    recipe = toy.labels_recipe(tmp_path, folder_of("llama"), method={"kind": "prefix", "tokens": LONGEST + 88})
+    with pytest.raises(UserError, match=r"^method\.tokens 600 takes almost all"):
+        toy.run(recipe, tmp_path / "run", "plan")
+    assert not (tmp_path / "run" / "data").exists()

@@ -58,3 +58,17 @@ def test_a_run_with_eight_bits_resumes_bit_for_bit(tiny_llama: Path, tmp_path: P
         toy.run(recipe, tmp_path / "cut", until="train", watch=toy.Interrupting(8, cut))
     toy.resume(recipe, tmp_path / "cut", until="train")
     assert toy.same_bits(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_weight_decay_is_for_matrices_alone() -> None:
+    """Scales that begin at 1, as those of (IA)3 do, would be pulled to 0."""
+    from tuneloop.training.loop import _parameter_groups
+
+    model = torch.nn.Module()
+    shapes = {"matrix": (3, 4), "bias": (4,), "scale": (1, 4), "column": (4, 1), "number": ()}
+    for name, shape in shapes.items():
+        model.register_parameter(name, torch.nn.Parameter(torch.ones(shape)))
+    decayed, kept = _parameter_groups(model, 0.1)
+    assert [tuple(p.shape) for p in decayed["params"]] == [(3, 4)]
+    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.1, 0.0)
+    assert {tuple(p.shape) for p in kept["params"]} == {(4,), (1, 4), (4, 1), ()}
