@@ -133,6 +133,8 @@ class Adapters:
         """
         import torch
 
+        from tuneloop.methods._peft import said_by_peft
+
         self._check_combination(names, weights, how, density)
         if new in self._folders:
             raise UserError(f"An adapter is called '{new}' already.", wanted="a new name")
@@ -140,7 +142,7 @@ class Adapters:
         self.use(names[0])
         torch.manual_seed(seed)         # DARE drops entries at random
         thins = how.startswith(("ties", "dare", "magnitude"))
-        with _scaled_once(self.model.peft_config[names[0]]):
+        with _scaled_once(self.model.peft_config[names[0]]), said_by_peft("combination", f"by {how} fails"):
             self.model.add_weighted_adapter(list(names), list(weights), new, combination_type=how,
                                             **({"density": density} if thins else {}))
         folder = Path(self._made.name) / new
@@ -304,8 +306,10 @@ class Adapters:
         if len(names) < 2 or len(set(names)) < len(names):
             raise UserError("Combining needs two adapters or more, each once.", wanted="their names")
         if len(weights) != len(names) or not all(map(math.isfinite, weights)):
-            raise UserError(f"{len(names)} adapters came with {len(weights)} weights.",
+            raise UserError(f"{len(names)} adapters came with the weights {', '.join(map(str, weights)) or 'none'}.",
                             wanted="one finite weight for each adapter")
+        if not any(weights):
+            raise UserError("Every weight is 0, so that nothing would be left.", wanted="a weight other than 0")
         if not 0 < density <= 1:
             raise UserError(f"The density {density} keeps nothing.", wanted="more than 0, at most 1")
         ranks = {}
@@ -313,11 +317,11 @@ class Adapters:
             self._require(name)
             config = self._config(self._folders[name])
             if not _is_plain(config):
-                raise UserError(f"The adapter '{name}' is {_called(config)}; only plain LoRA adapters can be combined.",
-                                wanted="LoRA adapters")
+                raise UserError(f"The adapter {self._folders[name]} is {_called(config)}, which cannot be "
+                                "combined.", wanted="plain LoRA adapters")
             ranks[name] = max([config.r, *config.rank_pattern.values()])
         if how in EQUAL_RANKS and len(set(ranks.values())) > 1:
-            shown = ", ".join(f"'{name}' has {rank}" for name, rank in ranks.items())
+            shown = ", ".join(f"{self._folders[name]} has {rank}" for name, rank in ranks.items())
             raise UserError(f"Combining by {how} needs equal ranks: {shown}.",
                             fix="choose svd or cat, which bear different ranks")
 

@@ -207,12 +207,13 @@ def test_every_way_gives_another_adapter_that_lives_on(how: str, tiny_llama: Pat
 
 
 @pytest.mark.parametrize(("names", "weights", "how", "said"), [
-    (["lora1", "wide1"], [0.5, 0.5], "linear", "'wide1' has 8"),
+    (["lora1", "wide1"], [0.5, 0.5], "linear", "wide1 has 8"),
     (["lora1", "wide1"], [0.5, 0.5], "ties", "equal ranks"),
-    (["lora1", "dora1"], [0.5, 0.5], "svd", "'dora1' is LoRA with use_dora"),
-    (["lora1", "ia31"], [0.5, 0.5], "svd", "'ia31' is IA3"),
-    (["lora1", "lora2"], [0.5], "svd", "1 weights"),
+    (["lora1", "dora1"], [0.5, 0.5], "svd", "dora1 is LoRA with use_dora"),
+    (["lora1", "ia31"], [0.5, 0.5], "svd", "ia31 is IA3"),
+    (["lora1", "lora2"], [0.5], "svd", "one finite weight for each"),
     (["lora1", "lora2"], [0.5, math.nan], "svd", "weights"),
+    (["lora1", "lora2"], [0.0, 0.0], "svd", "Every weight is 0"),
     (["lora1"], [1.0], "svd", "two adapters"),
     (["lora1", "lora2"], [0.5, 0.5], "average", "no way to combine"),
     (["lora1", "lora9"], [0.5, 0.5], "svd", "no adapter 'lora9'"),

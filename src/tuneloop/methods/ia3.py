@@ -48,7 +48,7 @@ class Method(PeftMethod):
         self._chosen(_stored_layers(shape))
 
     def learning_rate(self, parameters: int) -> tuple[float, str]:
-        return 3e-3, "that of the paper (2205.05638, section 3.3): so few scales, all starting at one, need large steps"
+        return 3e-3, "that of the paper (2205.05638): so few scales, all starting at one, need large steps"
 
     def count(self, shape: Shape) -> int:
         layers = _stored_layers(shape)

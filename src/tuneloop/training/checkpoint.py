@@ -99,6 +99,10 @@ def put(model: nn.Module, values: Mapping[str, Tensor]) -> None:
         parameter.copy_(values[name])
 
 
+_FAILED_WRITES = ("PytorchStreamWriter", "inline_container", "unexpected pos", "open file failed")
+"""Words of the RuntimeErrors that torch makes of a refusal of the file system."""
+
+
 def publish(final: Path, write: Callable[[Path], None]) -> None:
     """Fill a folder beside `final` and rename it into place, so that `final` is never half-written.
 
@@ -113,7 +117,9 @@ def publish(final: Path, write: Callable[[Path], None]) -> None:
         if final.exists():
             shutil.rmtree(final)
         os.replace(partial, final)
-    except (OSError, RuntimeError, SafetensorError) as error:       # torch wraps a failed write in a RuntimeError
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in _FAILED_WRITES):
+            raise
         kept = ", ".join(sorted(p.name for p in final.parent.glob("[!.]*"))) or "none"
         raise TrainingFailed(f"{final} could not be written: {error}. Kept from before: {kept}.",
                              fix="free disk space, then continue with `tuneloop run --resume RUN`") from error
