@@ -378,13 +378,38 @@ class LossOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class Constraint:
+    """What an answer must look like, exactly one of: a JSON schema (as text), a regular expression, some choices."""
+
+    json_schema: str = ""
+    regex: str = ""
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to generate. Greedy when `temperature` is 0."""
+    """How to generate. Greedy when `temperature` is 0. The order is: temperature, top_k, top_p, min_p.
+
+    What comes out depends on the prompt and on these alone, not on what else is in the batch.
+    """
 
     max_new_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    top_k: int = 0                      # 0: all tokens
+    min_p: float = 0.0                  # tokens less likely than this share of the likeliest are left out
+    stop: tuple[str, ...] = ()          # an answer ends before the first of these
+    top_logprobs: int = 0               # report so many of the likeliest tokens at every place
+    constraint: Constraint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked of a model: the turns before its answer, and the JSON texts of the functions it may call."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,8 +417,22 @@ class Completion:
     """One generated answer."""
 
     text: str
-    token_ids: tuple[int, ...]
-    stopped: bool                 # True: the model ended its turn; False: it ran into max_new_tokens
+    token_ids: tuple[int, ...]          # without the one that ends the turn; empty where a server names none
+    stopped: bool                       # True: the model ended its turn or met a stop; False: cut at max_new_tokens
+    logprobs: tuple[float, ...] = ()    # nats, of `token_ids` as the model gave them before temperature and cuts
+    top: tuple[tuple[tuple[int, float], ...], ...] = ()     # at every place the likeliest (token, log-prob)
+    prompt_tokens: int = 0
+    new_tokens: int = 0                 # generated, the end of the turn included
+    seconds: float = 0.0                # from the request to the end of the answer, waiting included
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """How likely a given answer is after its prompt: log-probs in nats, summed over its tokens."""
+
+    total: float                # with the token that ends the turn
+    without_end: float
+    tokens: int                 # with the token that ends the turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,3 +448,6 @@ class Answers:
     nll: list[float] | None = None
     tokens: list[int] | None = None
     stopped: list[bool] | None = None
+    confidence: list[float] | None = None     # probability of the chosen answer among the choices
+    new_tokens: list[int] | None = None       # generated for each answer
+    seconds: list[float] | None = None        # each answer took, alone or in a batch as it was asked
