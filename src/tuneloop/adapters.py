@@ -29,9 +29,6 @@ HOW = ("linear", "cat", "svd", "ties", "ties_svd", "dare_linear", "dare_ties", "
 """PEFT's combinations: weighted sums of A and B, the exact sum as a larger adapter (cat) or its best approximation
 (svd), TIES (arXiv 2306.01708), DARE (arXiv 2311.03099), and pruning by size."""
 EQUAL_RANKS = ("linear", "ties", "dare_linear", "dare_ties", "magnitude_prune")
-EXTRAS = ("use_dora", "modules_to_save", "trainable_token_indices", "alora_invocation_tokens", "target_parameters",
-          "layer_replication", "lora_bias", "arrow_config", "use_qalora")
-"""Options of LoRA that are more than two matrices for each layer."""
 
 
 def weight_bytes(folder: Path) -> int:
@@ -156,10 +153,12 @@ class Adapters:
 
     def swap(self, name: str, folder: Path) -> None:
         """Put the adapter in `folder` in the place of one that is loaded: LoRA in place, others by loading again."""
+        from tuneloop.inference.routed import is_plain
+
         self._require(name)
         self._check(folder)
         old, new = self._config(self._folders[name]), self._config(folder)
-        if name in self._live and _is_plain(old) and _is_plain(new) and _same_layout(old, new):
+        if name in self._live and is_plain(old) and is_plain(new) and _same_layout(old, new):
             from peft.utils.hotswap import hotswap_adapter
 
             before = self.active
@@ -209,21 +208,13 @@ class Adapters:
 
     def _answered(self, group: list[int], prompts: Sequence[Sequence[Message]], names: Sequence[str | None],
                   sampling: Sampling) -> dict[int, Completion]:
-        from tuneloop.inference.generate import BATCH, generate
+        from tuneloop.inference.engine import Engine
+        from tuneloop.inference.local import answer
 
-        asked = {names[i] for i in group}
-        if len(asked) == 1:
-            model = self.use(asked.pop())
-            return dict(zip(group, generate(model, self.tokenizer, [prompts[i] for i in group], sampling), strict=True))
-        model = self.use(next(name for name in asked if name is not None))
+        asked = [names[i] for i in group]
+        model = self.use(next((name for name in asked if name is not None), None))
         encoded = self.tokenizer.encode([self.tokenizer.prompt_text(prompts[i]) for i in group])
-        order = [group[j] for j in sorted(range(len(group)), key=lambda j: len(encoded[j]))]
-        done: dict[int, Completion] = {}
-        for low in range(0, len(order), BATCH):
-            rows = order[low:low + BATCH]       # ordered by length, as `generate` does, so that names stay aligned
-            mixed = _Mixed(model, [names[i] or "__base__" for i in rows])
-            done |= zip(rows, generate(mixed, self.tokenizer, [prompts[i] for i in rows], sampling), strict=True)
-        return done
+        return dict(zip(group, answer(Engine(model, self.tokenizer), encoded, sampling, asked), strict=True))
 
     def _fresh_base(self) -> Any:
         from tuneloop.models.load import load_model
@@ -298,9 +289,13 @@ class Adapters:
                             wanted="a configuration of this version of PEFT") from error
 
     def _plain(self, name: str) -> bool:
-        return _is_plain(self._config(self._folders[name]))
+        from tuneloop.inference.routed import is_plain
+
+        return is_plain(self._config(self._folders[name]))
 
     def _check_combination(self, names: Sequence[str], weights: Sequence[float], how: str, density: float) -> None:
+        from tuneloop.inference.routed import is_plain
+
         if how not in HOW:
             raise UserError(f"'{how}' is no way to combine adapters.", wanted="one of " + ", ".join(HOW))
         if len(names) < 2 or len(set(names)) < len(names):
@@ -316,7 +311,7 @@ class Adapters:
         for name in names:
             self._require(name)
             config = self._config(self._folders[name])
-            if not _is_plain(config):
+            if not is_plain(config):
                 raise UserError(f"The adapter {self._folders[name]} is {_called(config)}, which cannot be "
                                 "combined.", wanted="plain LoRA adapters")
             ranks[name] = max([config.r, *config.rank_pattern.values()])
@@ -324,24 +319,6 @@ class Adapters:
             shown = ", ".join(f"{self._folders[name]} has {rank}" for name, rank in ranks.items())
             raise UserError(f"Combining by {how} needs equal ranks: {shown}.",
                             fix="choose svd or cat, which bear different ranks")
-
-
-class _Mixed:
-    """A model that answers each row of a batch with the adapter of that row."""
-
-    def __init__(self, model: Any, names: list[str]) -> None:
-        self._model, self._names = model, names
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def generate(self, **options: Any) -> Any:
-        return self._model.generate(adapter_names=self._names, **options)
-
-
-def _is_plain(config: Any) -> bool:
-    return (_type(config) == "LORA" and config.bias == "none"
-            and not any(getattr(config, name, None) for name in EXTRAS))
 
 
 @contextmanager
@@ -366,6 +343,8 @@ def _type(config: Any) -> str:
 
 
 def _called(config: Any) -> str:
+    from tuneloop.inference.routed import EXTRAS
+
     extras = [name for name in EXTRAS if getattr(config, name, None)]
     return _type(config) if _type(config) != "LORA" else "LoRA with " + ", ".join(extras or ["biases"])
 

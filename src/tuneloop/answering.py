@@ -20,14 +20,14 @@ def generator(name: str, root: Path, seed: int = 0) -> Generate:
     loaded: list[Any] = []
 
     def answers(prompts: Sequence[tuple[Message, ...]]) -> list[str]:
-        from tuneloop.inference.generate import generate
+        from tuneloop.inference.local import generate
         from tuneloop.models.load import load_model
         from tuneloop.models.tokenizer import ChatTokenizer
 
         if not loaded:
             loaded.extend((load_model(base.path), ChatTokenizer(base.path)))
         model, tokenizer = loaded
-        sampling = Sampling(MAX_NEW_TOKENS, TEMPERATURE, TOP_P, seed)
+        sampling = [Sampling(MAX_NEW_TOKENS, TEMPERATURE, TOP_P, seed + i) for i in range(len(prompts))]
         return [completion.text for completion in generate(model, tokenizer, prompts, sampling)]
 
     return answers

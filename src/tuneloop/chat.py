@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
-from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 
-from tuneloop.errors import UserError
 from tuneloop.record import RunFolder
-from tuneloop.types import Message, Sampling
+from tuneloop.types import Message, Request, Sampling
+
+if TYPE_CHECKING:
+    from tuneloop.inference.local import Local
 
 
 def talk(folder: RunFolder, console: Console, *, message: str | None, raw: bool, temperature: float,
@@ -22,6 +23,7 @@ def talk(folder: RunFolder, console: Console, *, message: str | None, raw: bool,
     Where the recipe's prompt has a single column, what is typed takes its place, since that is what the model was
     trained on; every message then stands alone. `raw` sends it as it is, with the conversation so far.
     """
+    from tuneloop.inference.local import Local, in_use
     from tuneloop.recipe import load
     from tuneloop.session import open_run
 
@@ -30,6 +32,7 @@ def talk(folder: RunFolder, console: Console, *, message: str | None, raw: bool,
     column = None if raw else _only_column(pieces)
     with console.status("loading the model"):
         model, tokenizer = open_run(folder)
+        local = Local(model, tokenizer, name=folder.path.name, adapter=in_use(model))
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature)
     system = [Message("system", data.system)] if data.system else []
     if message is None and column:
@@ -39,7 +42,7 @@ def talk(folder: RunFolder, console: Console, *, message: str | None, raw: bool,
     for typed in [message] if message is not None else _typed(console):
         content = "".join(text + (typed if field else "") for text, field in pieces) if column else typed
         turns = [*system, *([] if column else history), Message("user", content)]
-        answer = _answer(model, tokenizer, turns, sampling, console)
+        answer = _answer(local, turns, sampling, console)
         history += [turns[-1], Message("assistant", answer)]
 
 
@@ -68,36 +71,12 @@ def _typed(console: Console) -> Any:
             yield line
 
 
-def _answer(model: Any, tokenizer: Any, turns: list[Message], sampling: Sampling, console: Console) -> str:
-    import torch
-    from transformers import TextIteratorStreamer
-
-    from tuneloop.inference.generate import generation_options, inputs_of, stop_ids
-
-    ids = torch.tensor(tokenizer.encode([tokenizer.prompt_text(turns)]), device=next(model.parameters()).device)
-    streamer = TextIteratorStreamer(tokenizer.inner, skip_prompt=True, skip_special_tokens=True)
-    options = generation_options(sampling) | {"eos_token_id": sorted(stop_ids(model, tokenizer)),
-                                              "pad_token_id": tokenizer.pad_id}
-    with torch.no_grad():
-        inner, inputs = inputs_of(model, ids, torch.ones_like(ids), tokenizer.pad_id)
-    tokens = inputs["input_ids"].shape[1]
-
-    def speak() -> None:
-        try:
-            inner.generate(**inputs, streamer=streamer, **options)
-        finally:
-            streamer.end()      # or whoever listens waits for ever
-
-    if tokens >= tokenizer.max_length:
-        raise UserError(f"The conversation has {tokens} tokens; this base takes {tokenizer.max_length}.",
-                        fix="start again with a shorter text")
-    options["max_new_tokens"] = min(sampling.max_new_tokens, tokenizer.max_length - tokens)
-    thread = Thread(target=speak, daemon=True)
-    thread.start()
+def _answer(model: Local, turns: list[Message], sampling: Sampling, console: Console) -> str:
     said = ""
-    for piece in streamer:
-        console.print(piece, end="", markup=False, soft_wrap=True)
-        said += piece
-    thread.join()
+    for piece in model.stream(Request(tuple(turns)), sampling):
+        if isinstance(piece, str):
+            console.print(piece, end="", markup=False, soft_wrap=True)
+        else:
+            said = piece.text
     console.print()
-    return said.strip()
+    return said

@@ -13,7 +13,7 @@ from tuneloop.compute.check import Packing, choose_packing, confirm_packing
 from tuneloop.compute.model import ForestModel
 from tuneloop.errors import TrainingFailed, UserError
 from tuneloop.evaluation.answers import choose_labels, choose_preferred, write_answers
-from tuneloop.inference.generate import generate
+from tuneloop.inference.local import generate
 from tuneloop.models.aliases import published_name
 from tuneloop.models.load import device, load_model
 from tuneloop.models.shape import read_shape

@@ -419,11 +419,13 @@ class Completion:
     text: str
     token_ids: tuple[int, ...]          # without the one that ends the turn; empty where a server names none
     stopped: bool                       # True: the model ended its turn or met a stop; False: cut at max_new_tokens
-    logprobs: tuple[float, ...] = ()    # nats, of `token_ids` as the model gave them before temperature and cuts
-    top: tuple[tuple[tuple[int, float], ...], ...] = ()     # at every place the likeliest (token, log-prob)
+    logprobs: tuple[float, ...] = field(default=(), compare=False)
+    """Nats, of `token_ids`, as the model gave them before temperature and cuts."""
+    top: tuple[tuple[tuple[int, float], ...], ...] = field(default=(), compare=False)
+    """At every place the likeliest (token, log-prob)."""
     prompt_tokens: int = 0
     new_tokens: int = 0                 # generated, the end of the turn included
-    seconds: float = 0.0                # from the request to the end of the answer, waiting included
+    seconds: float = field(default=0.0, compare=False)      # from the request to its end, waiting included
 
 
 @dataclass(frozen=True, slots=True)

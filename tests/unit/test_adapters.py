@@ -13,7 +13,7 @@ import torch
 from tiny import tiny_base
 from tuneloop.adapters import HOW, Adapters, require_same_base, write_belonging, write_combined
 from tuneloop.errors import UserError
-from tuneloop.inference.generate import generate
+from tuneloop.inference.local import generate
 from tuneloop.models.load import load_model
 from tuneloop.models.shape import weights_sha256
 from tuneloop.types import Message, Sampling
@@ -115,12 +115,12 @@ def test_a_prompt_is_answered_by_its_own_adapter(tiny_llama: Path, made: Callabl
 
 def test_plain_lora_shares_a_batch_and_others_never_do(tiny_llama: Path, made: Callable[[str], Path],
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
-    import tuneloop.inference.generate as module
+    import tuneloop.inference.local as module
 
     adapters = holding(tiny_llama, made, "lora1", "lora2", "dora1", "saved1")
     seen: list[int] = []
-    real = module.generate
-    monkeypatch.setattr(module, "generate", lambda m, t, p, s: seen.append(len(p)) or real(m, t, p, s))
+    real = module.answer
+    monkeypatch.setattr(module, "answer", lambda e, p, s, n: seen.append(len(p)) or real(e, p, s, n))
     adapters.generate(PROMPTS, ["lora1", "dora1", "lora2", "saved1", "dora1", None], SAMPLING)
     assert sorted(seen) == [1, 2, 3]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tuneloop.compute.model import ForestModel
 from tuneloop.data.render import RenderProblem, render
-from tuneloop.inference.generate import generate
+from tuneloop.inference.local import generate
 from tuneloop.inference.score import rewards, score
 from tuneloop.models.tokenizer import ChatTokenizer
 from tuneloop.types import Answers, Conversation, Group, Ints, Message, Preference, Rendered, Sample, Sampling, tools_of

@@ -80,16 +80,23 @@ class PeftMethod(MethodSpec):
 
     @contextmanager
     def reference(self, model: nn.Module) -> Iterator[None]:
-        trains = [(p, p.requires_grad) for p in model.parameters()]     # PEFT makes all of an adapter train afterwards
-        try:
-            with cast(Any, model).disable_adapter():
-                yield
-        finally:
-            for parameter, was in trains:
-                parameter.requires_grad_(was)
+        with bare(model):
+            yield
 
     def memory(self, shape: Shape) -> MethodMemory:
         return MethodMemory(self.count(shape), frozen_head=True, base_bytes=quantised_bytes(shape, self.bits))
+
+
+@contextmanager
+def bare(model: nn.Module) -> Iterator[None]:
+    """The base without its adapters."""
+    trains = [(p, p.requires_grad) for p in model.parameters()]     # PEFT makes all of an adapter train afterwards
+    try:
+        with cast(Any, model).disable_adapter():
+            yield
+    finally:
+        for parameter, was in trains:
+            parameter.requires_grad_(was)
 
 
 @contextmanager

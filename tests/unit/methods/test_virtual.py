@@ -18,7 +18,7 @@ from tuneloop.catalog import Catalog
 from tuneloop.compute.check import choose_packing, confirm_packing
 from tuneloop.compute.model import ForestModel
 from tuneloop.errors import UserError
-from tuneloop.inference.generate import generate
+from tuneloop.inference.local import generate
 from tuneloop.models.load import load_model
 from tuneloop.models.shape import read_shape
 from tuneloop.models.tokenizer import ChatTokenizer
