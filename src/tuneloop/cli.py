@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from tuneloop import cli_data, cli_versions
+from tuneloop import cli_certify, cli_data, cli_eval, cli_versions
 from tuneloop.cli_base import (
     BRIDGES,
     DATA,
@@ -31,6 +31,7 @@ from tuneloop.cli_base import (
     app,
     complain,
     console,
+    find_run,
     print_json,
     recipe_of,
 )
@@ -203,11 +204,17 @@ def run(words: Words = None,
         raise UserError("A resumed run keeps its recipe and its folder.", fix="leave out everything but --resume RUN")
     from tuneloop.recipe import load
 
-    found = _find(resume, runs)
+    found = find_run(resume, runs)
     _execute(load(found.file("recipe.yaml")), found, until, as_json, fresh=False)
 
 
 # ── Judge ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+app.command("eval", rich_help_panel=JUDGE, help=cli_eval.EVAL)(cli_eval.judge_models)
+app.command("compare", rich_help_panel=JUDGE, help=cli_eval.COMPARE)(cli_eval.judge_models)
+app.command(rich_help_panel=JUDGE)(cli_certify.certify)
+app.command(rich_help_panel=JUDGE)(cli_certify.replay)
+
 
 @app.command("runs", rich_help_panel=JUDGE)
 def runs_(action: Annotated[str, typer.Argument(metavar="[show]", show_default=False)] = "",
@@ -215,7 +222,7 @@ def runs_(action: Annotated[str, typer.Argument(metavar="[show]", show_default=F
           runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
     """List the runs; `runs show RUN` shows one."""
     if action == "show":
-        _show_run(_find(name, runs), as_json)
+        _show_run(find_run(name, runs), as_json)
         return
     if action:
         raise UserError(f"'runs {action}' is no command.", wanted="runs, or runs show RUN")
@@ -247,7 +254,8 @@ def chat(name: RunName,
     """Talk to the tuned model of a run."""
     from tuneloop.chat import talk
 
-    talk(_find(name, runs), console, message=message, raw=raw, temperature=temperature, max_new_tokens=max_new_tokens)
+    talk(find_run(name, runs), console, message=message, raw=raw, temperature=temperature,
+         max_new_tokens=max_new_tokens)
 
 
 @app.command(rich_help_panel=USE)
@@ -265,7 +273,7 @@ def export(name: RunName,
     from tuneloop.export import export as write_export
     from tuneloop.export import sentences
 
-    folder = _find(name, runs)
+    folder = find_run(name, runs)
     target = out or folder.file(*(("exports", "adapter") if to == "adapter" else (to,)))    # RUN/adapter is its own
     with console.status("writing and comparing") if not as_json else nullcontext():
         report = write_export(folder, to, target, dtype=dtype, quantise=quantise)
@@ -407,18 +415,6 @@ def _watching(as_json: bool) -> Iterator[Watcher]:
         return
     with Terminal(console) as terminal:
         yield terminal
-
-
-def _find(name: str, runs: Path) -> RunFolder:
-    """A run by its folder, its name under `runs`, or 'latest'."""
-    from tuneloop.record import RunFolder, find_runs
-
-    if name == "latest":
-        found = find_runs(runs)
-        if not found:
-            raise UserError(f"There are no runs in {runs}.", fix="`tuneloop run recipe.yaml` makes one")
-        return found[0]
-    return RunFolder.open(Path(name) if Path(name).is_dir() else runs / name)
 
 
 def _summary(folder: RunFolder) -> dict[str, str]:

@@ -16,6 +16,7 @@ from tuneloop.errors import UserError
 
 if TYPE_CHECKING:
     from tuneloop.recipe import Recipe
+    from tuneloop.record import RunFolder
 
 app = typer.Typer(name="tuneloop", no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
                   pretty_exceptions_enable=False,
@@ -66,3 +67,15 @@ def is_override(word: str) -> bool:
 
 def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def find_run(name: str, runs: Path) -> RunFolder:
+    """A run by its folder, its name under `runs`, or 'latest'."""
+    from tuneloop.record import RunFolder, find_runs
+
+    if name == "latest":
+        found = find_runs(runs)
+        if not found:
+            raise UserError(f"There are no runs in {runs}.", fix="`tuneloop run recipe.yaml` makes one")
+        return found[0]
+    return RunFolder.open(Path(name) if Path(name).is_dir() else runs / name)

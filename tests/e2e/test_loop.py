@@ -136,7 +136,7 @@ def test_open_answers(tmp_path: Path, tiny_llama: Path) -> None:
     left_behind(tmp_path / "run", ADAPTER)
     assert certificate["task"] == "open"
     assert set(certificate["scores"]) == {"base", "tuned"}
-    assert set(certificate["scores"]["tuned"]) == {"exact_match", "rouge_l", "perplexity"}
+    assert set(certificate["scores"]["tuned"]) == {"exact_match", "token_f1", "rouge_l", "perplexity"}
     assert certificate["metric"] == "rouge_l"
     assert any("resemblance" in note for note in certificate["notes"])
     assert losses(tmp_path / "run")[-1] < 0.8 * losses(tmp_path / "run")[0]

@@ -57,11 +57,11 @@ def _grammar(guidance: Any, constraint: Constraint) -> str:
     if len(given) != 1:
         raise UserError(f"A constraint names {' and '.join(given) or 'nothing'}.",
                         wanted="one of json_schema, regex and choices")
-    matcher = guidance.LLMatcher
+    matcher = guidance.LLMatcher    # white space at will is what a model can go on with for ever
     try:
         if constraint.json_schema:
             json.loads(constraint.json_schema)
-            return str(matcher.grammar_from_json_schema(constraint.json_schema))
+            return str(matcher.grammar_from_json_schema(constraint.json_schema, {"whitespace_flexible": False}))
         if constraint.regex:
             return str(matcher.grammar_from_regex(constraint.regex))
         return str(matcher.grammar_from_lark("start: " + " | ".join(map(json.dumps, constraint.choices))))

@@ -156,7 +156,7 @@ class Engine:
             return new
         new.sort(key=lambda t: (t.adapter or "", t.ids))
         for together in _alike(new):
-            shared = min(_common(together[0].ids, t.ids) for t in together)
+            shared = min(min(_common(together[0].ids, t.ids), len(t.ids) - 1) for t in together)
             if len(together) > 1 and shared - self._best(together[0])[1] >= WORTH_COPYING:
                 self._place(together[0])
                 self._extend([together[0]], upto=shared)
