@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Certificates are signed with a key of their own, and answers of one test are not those of another.
+os.environ["TUNELOOP_KEYS"] = tempfile.mkdtemp(prefix="tuneloop-keys-")
 
 REAL_BASE = "smollm2-135m-instruct"
 

@@ -102,7 +102,7 @@ def open_base(called: str, name: str, say: Say = lambda _: None) -> Waiting:
 
         return load_model(folder), ChatTokenizer(folder)
 
-    return Waiting(name, _identity(folder, folder), load)
+    return Waiting(name, identity_of(folder, folder), load)
 
 
 def _adapted(folder: Path, name: str, base: str | None, say: Say) -> Waiting:
@@ -127,7 +127,7 @@ def _adapted(folder: Path, name: str, base: str | None, say: Say) -> Waiting:
         has_own = any((folder / file).is_file() for file in TOKENIZERS)
         return model, ChatTokenizer(folder if has_own else path)
 
-    return Waiting(name, _identity(path, path, folder), load)
+    return Waiting(name, identity_of(path, path, folder), load)
 
 
 def _tuned(run: RunFolder, name: str, say: Say) -> Waiting:
@@ -140,7 +140,7 @@ def _tuned(run: RunFolder, name: str, say: Say) -> Waiting:
     whole = recipe.method.artefact != "adapter"
     base = artefact if whole else resolve(recipe.base, recipe.root, say=say).path
     asked = str(sorted(recipe.method.load_options().items()))       # a quantised base answers differently
-    return Waiting(name, _identity(base, artefact, *([] if whole else [artefact]), more=asked), lambda: open_run(run))
+    return Waiting(name, identity_of(base, artefact, *([] if whole else [artefact]), more=asked), lambda: open_run(run))
 
 
 def _remote(called: str, name: str, key_env: str, template_of: str, say: Say) -> Backend:
@@ -156,7 +156,7 @@ def _remote(called: str, name: str, key_env: str, template_of: str, say: Say) ->
     return remote
 
 
-def _identity(base: Path, tokenizer: Path, *adapters: Path, more: str = "") -> str:
+def identity_of(base: Path, tokenizer: Path, *adapters: Path, more: str = "") -> str:
     """Everything that answers depend on: weights, adapter, tokenizer and template, precision, and the code."""
     from tuneloop.data.token_cache import identity
     from tuneloop.models.load import device, precision

@@ -70,7 +70,7 @@ def _verify(folder: RunFolder, key: Path | None, as_json: bool) -> None:
 def _certify(folder: RunFolder, as_json: bool) -> None:
     """By the loop, which asks no model again whose answers are kept."""
     from tuneloop.evaluation.certificate import exit_code
-    from tuneloop.evaluation.signing import verify, write_signed
+    from tuneloop.evaluation.signing import verify
     from tuneloop.loop import run as run_loop
     from tuneloop.recipe import load
     from tuneloop.terminal import Terminal, show_verdict
@@ -85,7 +85,6 @@ def _certify(folder: RunFolder, as_json: bool) -> None:
             complain(f"{file} is not what the certificate was made from; the new one speaks of what is there now.")
     with nullcontext(Silent()) if as_json else Terminal(console) as watch:
         certificate = run_loop(load(folder.file("recipe.yaml")), folder, watch)
-    certificate = write_signed(certificate, folder)
     if as_json:
         print_json(certificate)
     else:

@@ -23,8 +23,10 @@ from tuneloop.data.prepare import Rows, prepare
 from tuneloop.data.versions.file_state import changed_since
 from tuneloop.data.versions.seen import write_seen
 from tuneloop.errors import TrainingFailed, UserError
-from tuneloop.evaluation.certificate import certify, goal_metric
+from tuneloop.evaluation.certificate import goal_metric
+from tuneloop.evaluation.evidence import Evidence
 from tuneloop.evaluation.report import write_card, write_report
+from tuneloop.evaluation.signing import write_signed
 from tuneloop.models.resolve import Base, resolve
 from tuneloop.models.shape import read_shape, weights_sha256
 from tuneloop.models.tokenizer import ChatTokenizer
@@ -36,7 +38,7 @@ from tuneloop.training.watch import Silent, Watcher
 from tuneloop.types import Answers, Conversation, Group, Rated, Rendered, Sample
 
 if TYPE_CHECKING:
-    from tuneloop.session import Session
+    from tuneloop.contest import Contest, Gradings
 
 STAGES = ("check", "plan", "baseline", "train", "evaluate")
 ASKED = frozenset({"reference_logprobs", "old_logprobs", "teacher"})     # needs that cost a pass over the rows
@@ -64,6 +66,7 @@ class Prepared:
                             "learn nothing from them.", wanted="several sampled answers of each prompt",
                             fix="set objective=ppo, or add answers that are better or worse than those")
         self.metric = goal_metric(recipe.goal, self.rows.task)
+        recipe.evaluation.check_measures(recipe.goal)
         self.tested = _drawn(_models_to_follow(self.rows.test), recipe.evaluation.rows, recipe.seed)
 
     def _other_model(self, name: str) -> Base:
@@ -130,12 +133,15 @@ def run(recipe: Recipe, folder: RunFolder, watch: Watcher | None = None, until: 
         if until == "plan":
             return folder.update_record()
 
+        from tuneloop.contest import Contest
         from tuneloop.session import Session  # torch from here on
 
+        contest = Contest.begin(ready, folder, watch)
         with _timed(folder, "baseline"):
             session = Session(ready, plan, folder, watch)
-            before = _answers(session, folder, "base")
-            rival = _rival(ready, folder, watch)
+            base = contest.answers(session, "base")
+            others = contest.others(session)
+            suites = contest.suites(session, "base")
         if until == "baseline":
             return folder.update_record()
         with _timed(folder, "training"):
@@ -143,8 +149,9 @@ def run(recipe: Recipe, folder: RunFolder, watch: Watcher | None = None, until: 
         if until == "train":
             return folder.update_record()
         with _timed(folder, "evaluation"):
-            after = _answers(session, folder, "tuned")
-        return _certify(ready, folder, [before, after, *rival])
+            tuned = contest.answers(session, "tuned")
+            suites_after = contest.suites(session, "tuned")
+        return _certify(ready, folder, contest, [base, tuned, *others], (suites, suites_after))
 
 
 def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
@@ -220,46 +227,24 @@ def _plan(ready: Prepared, folder: RunFolder, watch: Watcher) -> Plan:
     return plan
 
 
-def _answers(session: Session, folder: RunFolder, name: str) -> Answers:
-    """What the model says to the test rows; kept, so that a resumed run does not ask again."""
-    if not folder.has("evaluation", f"{name}.json"):
-        folder.write(asdict(session.answer(name)), "evaluation", f"{name}.json")
-    return Answers(**folder.read("evaluation", f"{name}.json"))
-
-
-def _rival(ready: Prepared, folder: RunFolder, watch: Watcher) -> list[Answers]:
-    """What a classifier of the eighties says, for label tasks: the bar a language model should clear."""
-    if ready.rows.task != "labels":
-        return []
-    if not folder.has("evaluation", "rival.json"):
-        from tuneloop.evaluation.rival import rival
-
-        try:
-            labelled = [row for row in ready.rows.train if row.answer in ready.rows.labels]     # not what is mixed in
-            found = rival(labelled, ready.test)
-        except UserError as error:      # scikit-learn is an extra; the verdict does not depend on it
-            watch.say(f"The TF-IDF rival is left out. {error.text}")
-            return []
-        folder.write(asdict(found), "evaluation", "rival.json")
-    return [Answers(**folder.read("evaluation", "rival.json"))]
-
-
-def _certify(ready: Prepared, folder: RunFolder, models: list[Answers]) -> dict[str, Any]:
+def _certify(ready: Prepared, folder: RunFolder, contest: Contest, models: list[Answers],
+             suites: tuple[Gradings, Gradings]) -> dict[str, Any]:
     """Decide the verdict on intervals and write down everything that supports it."""
     recipe, test = ready.recipe, ready.test
     record = folder.update_record()
-    hashes = ready.rows.hashes
     references = ready.references
     rows = [{"row": i, "origin": asdict(row.origin), "prompt": row.prompt[-1].content, "reference": references[i],
              "answers": {m.name: m.texts[i] for m in models}} for i, row in enumerate(test)]
-    certificate = certify(
-        recipe.goal, ready.rows.task, references, models, resamples=recipe.evaluation.resamples,
-        seed=recipe.seed, used_before=_used_before(folder, rows),
-        context={"run": folder.path.name, "base": record["base"], "data": hashes, "seed": recipe.seed,
-                 "environment": record["environment"]})
+    seen = Evidence(recipe.goal, ready.rows.task, references, models, test, recipe.evaluation.metrics, suites,
+                    recipe.evaluation.resamples, recipe.seed)
+    certificate = seen.certify(used_before=_used_before(folder, rows), context={
+        "run": folder.path.name, "base": record["base"], "data": ready.rows.hashes, "seed": recipe.seed,
+        "environment": record["environment"], "contenders": contest.about(),
+        "costs": contest.costs(ready.metric, models)})
+    certificate["notes"] += [note for note in contest.notes() if note not in certificate["notes"]]
     folder.write_lines(rows, "evaluation", "predictions.jsonl")
     folder.write({key: certificate[key] for key in ("scores", "differences")}, "evaluation", "scores.json")
-    folder.write(certificate, "certificate.json")
+    certificate = write_signed(certificate, folder)
     write_card(folder)
     write_report(folder)
     return certificate

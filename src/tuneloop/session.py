@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneloop import needs
 from tuneloop.adapters import require_same_base, weight_bytes, write_belonging
+from tuneloop.any_model import identity_of
 from tuneloop.compute.check import Packing, choose_packing, confirm_packing
 from tuneloop.compute.model import ForestModel
 from tuneloop.errors import TrainingFailed, UserError
-from tuneloop.evaluation.answers import choose_labels, choose_preferred, write_answers
-from tuneloop.inference.local import generate
+from tuneloop.evaluation.answers import choose_preferred, with_likelihood
+from tuneloop.evaluation.asking import Asked, ask
+from tuneloop.evaluation.cache import Cached
+from tuneloop.evaluation.cost import Spent
+from tuneloop.inference.local import Local, generate, in_use
 from tuneloop.models.aliases import published_name
 from tuneloop.models.load import device, load_model
 from tuneloop.models.shape import read_shape
@@ -23,11 +28,12 @@ from tuneloop.training.checkpoint import newest_step, publish, trainable
 from tuneloop.training.loop import Settings, fit
 from tuneloop.training.optimizer import check_optimizer
 from tuneloop.training.watch import Watcher
-from tuneloop.types import Answers, Sampling, tools_of
+from tuneloop.types import Answers, Request, Sampling, tools_of
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from tuneloop.inference.backend import Backend
     from tuneloop.loop import Prepared
     from tuneloop.methods.base import MethodSpec
 
@@ -80,29 +86,54 @@ class Session:
         self.folder.update_record(training=self._summary(asdict(progress)),
                                   trainable_parameters=sum(p.numel() for p in trainable(self.model).values()))
 
-    def answer(self, name: str) -> Answers:
+    def backend(self, name: str) -> Local:
+        """The base, or the tuned model, to be asked anything; the base only before training where all of it trains."""
+        if name == "tuned":
+            self._load_tuned()
+        base = self.ready.base.path
+        asked = str(sorted(self.method.load_options().items()))     # a quantised base answers differently
+        return Local(self.model.model, self.ready.tokenizer, name=name, packing=self.packing,
+                     token_budget=self.plan["training.token_budget"],
+                     identity=identity_of(base, base, more=asked) if name == "base" else f"tuned:{self.folder.path}",
+                     adapter=in_use(self.model.model) if name == "tuned" else None)
+
+    def answer(self, name: str) -> Asked:
         """The model's answers to the test rows, as it stands."""
-        if name == "tuned" and not self.trained:    # a resumed run that had finished training
-            artefact = self.folder.file(self.method.artefact)
-            scalar = needs.scalar_head(self.model.model, self.ready.recipe.objective, self.ready.recipe.seed)
-            self.packing = Packing(**self.trained_as)
-            self.model = ForestModel(self.method.load(self.model.model, artefact), self.packing.mode,
-                                     needs.load_scalar(scalar, artefact, self.ready.recipe.objective))
+        if name == "tuned":
+            self._load_tuned()
         ready = self.ready
-        options: dict[str, Any] = {"token_budget": self.plan["training.token_budget"], "share": self.packing.share,
-                                   "progress": self.watch.advance}
+        options: dict[str, Any] = {"token_budget": self.plan["training.token_budget"], "share": self.packing.share}
         self.watch.stage({"base": "baseline"}.get(name, "evaluation"), len(ready.test))
-        if ready.rows.task == "labels":
-            return self._finite(choose_labels(
-                name, self.model, ready.test_tokens, [row.answer for row in ready.test], ready.rows.labels,
-                ready.tokenizer, **options))
+        began = time.perf_counter()
         if ready.rows.task == "pairs":
             by_reward = self.model.scalar is not None and "scores" in ready.recipe.objective.needs
-            return self._finite(choose_preferred(name, self.model, ready.test_groups, ready.test, by_reward=by_reward,
-                                                 **options))
+            answers = choose_preferred(name, self.model, ready.test_groups, ready.test, by_reward=by_reward,
+                                       progress=self.watch.advance, **options)
+            return Asked(self._finite(answers), "preferred", Spent(time.perf_counter() - began))
+        requests = [Request(row.prompt, tools_of(row)) for row in ready.test]
         sampling = Sampling(max_new_tokens=ready.recipe.evaluation.max_new_tokens)
-        return self._finite(write_answers(name, self.model, ready.test_tokens, ready.test, ready.tokenizer, sampling,
-                                          **options))
+        backend: Backend = self.backend(name)
+        cached = Cached(backend) if name == "base" else None
+        try:
+            found = ask(cached or backend, requests, ready.references, ready.rows.labels, sampling, name=name,
+                        likelihood=False, progress=self.watch.advance)
+        finally:
+            if cached:
+                cached.close()
+        if ready.rows.task == "open":
+            found = replace(found, answers=with_likelihood(found.answers, self.model, ready.test_tokens, **options))
+        return replace(found, answers=self._finite(found.answers))
+
+    def _load_tuned(self) -> None:
+        """The tuned model of a resumed run that had finished training."""
+        if self.trained:
+            return
+        artefact = self.folder.file(self.method.artefact)
+        scalar = needs.scalar_head(self.model.model, self.ready.recipe.objective, self.ready.recipe.seed)
+        self.packing = Packing(**self.trained_as)
+        self.model = ForestModel(self.method.load(self.model.model, artefact), self.packing.mode,
+                                 needs.load_scalar(scalar, artefact, self.ready.recipe.objective))
+        self.trained = True
 
     def _finite(self, answers: Answers) -> Answers:
         """`answers`, or an error where the model computes no probabilities: what it says then means nothing."""

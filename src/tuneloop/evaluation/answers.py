@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,14 @@ def write_answers(name: str, model: ForestModel, rows: Sequence[Rendered], sampl
     scored = score(model, last, token_budget=token_budget, share=share)
     return Answers(name, [c.text for c in completions], nll=(-scored.total).tolist(),
                    tokens=[row.supervised for row in last], stopped=[c.stopped for c in completions])
+
+
+def with_likelihood(answers: Answers, model: ForestModel, rows: Sequence[Rendered], *, token_budget: int,
+                    share: bool) -> Answers:
+    """The same with how likely the references were, just as training sees them."""
+    last = [_last_answer_alone(row) for row in rows]
+    scored = score(model, last, token_budget=token_budget, share=share)
+    return replace(answers, nll=(-scored.total).tolist(), tokens=[row.supervised for row in last])
 
 
 def choose_preferred(name: str, model: ForestModel, groups: Sequence[Group], pairs: Sequence[Preference], *,

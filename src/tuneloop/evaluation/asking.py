@@ -37,6 +37,7 @@ class Asked:
     how: How
     spent: Spent
     unread: int = 0
+    about: str = ""             # what the model was given beside the rows, for whoever reads the report
 
     @property
     def notes(self) -> list[str]:

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from tuneloop.errors import UserError
+from tuneloop.evaluation.compare import Comparison, Stack, compare, holm, stack_of_answers, stack_of_perplexity
 from tuneloop.evaluation.goal import Goal
-from tuneloop.evaluation.intervals import LEVEL, Bootstrap, Interval, Measured, rows_needed
-from tuneloop.grading.metrics import METRICS, Statistic, names, perplexity
-from tuneloop.types import Answers
+from tuneloop.evaluation.intervals import LEVEL, Bootstrap, Interval, rows_needed
+from tuneloop.evaluation.power import advice
+from tuneloop.evaluation.safety.drop import Safety
+from tuneloop.evaluation.suites.catalog import Forgetting
+from tuneloop.grading.metrics import Metric, View, chosen, names
+from tuneloop.types import Answers, Sample
 
 SCHEMA_VERSION = 1
 PERPLEXITY = "perplexity"
 Task = Literal["labels", "open", "pairs"]
 Verdict = Literal["met", "not met", "undecided"]
-Board = dict[str, dict[str, Measured]]      # model -> metric -> what was measured, all on the same draws
+PERMUTATIONS = 1999     # behind every p-value
+SHARES = ("accuracy", "exact_match", "preference_accuracy")     # shares of rows, of which `advice` speaks
 
 _SPOKEN = {"accuracy": "accuracy", "macro_f1": "macro-F1", "exact_match": "exact match", "rouge_l": "ROUGE-L",
-           "preference_accuracy": "preference accuracy"}
+           "token_f1": "token F1", "preference_accuracy": "preference accuracy"}
 _EXIT_CODES: dict[str, int] = {"met": 0, "not met": 3, "undecided": 4}
 
 
@@ -30,40 +36,59 @@ def exit_code(verdict: str) -> int:
     return _EXIT_CODES[verdict]
 
 
-def certify(goal: Goal, task: Task, references: Sequence[str], models: Sequence[Answers], *, resamples: int, seed: int,
-            used_before: int, context: dict[str, Any]) -> dict[str, Any]:
-    """The content of certificate.json. `models` holds base and tuned, and perhaps a rival, aligned with `references`.
+@dataclass(frozen=True)
+class Retained:
+    """What the suites measured before and after training; None where none of them was asked."""
 
-    `context` (run, base, hashes, seed, versions) is merged in. Raises a UserError if the goal's metric is not one of
-    the task's, or if there is no test row.
+    forgetting: Forgetting | None = None
+    safety: Safety | None = None
+
+
+def certify(goal: Goal, task: Task, references: Sequence[str], models: Sequence[Answers], *, resamples: int, seed: int,
+            used_before: int, context: dict[str, Any], samples: Sequence[Sample] = (), metrics: Sequence[str] = (),
+            retained: Retained | None = None) -> dict[str, Any]:
+    """The content of certificate.json. `models` holds base and tuned, and whoever else answered, aligned with
+    `references` and `samples`, the rows themselves. `metrics` are measured beside those of the task.
+
+    `context` (run, base, hashes, seed, versions, slices …) is merged in. Raises a UserError if a metric does not fit
+    the task, or if there is no test row.
     """
     metric = goal_metric(goal, task)
     if not references:
         raise UserError("There is no test row to judge the model on.", fix="give data.test, or a larger data.train")
-    board, notes = _measure(task, references, models, Bootstrap(len(references), resamples, seed))
-    scores = {model: {name: m.interval(_score_range(name)) for name, m in measured.items()}
-              for model, measured in board.items()}
-    differences = {(name, other): _difference(board, name, other)
-                   for other in board if other != "tuned" for name in board[other] if name in board["tuned"]}
-    checks = _checks(goal, metric, scores["tuned"][metric], differences[metric, "base"], len(references))
+    retained = retained or Retained()
+    stacks, notes = stacks_of(task, references, models, samples, [metric, *metrics])
+    bootstrap = Bootstrap(len(references), resamples, seed)
+    scores = _scores(stacks, models, bootstrap)
+    found = [one for others, group in _by_models(stacks) for one in compare(
+        group, [(name, "tuned") for name in others], resamples=resamples, permutations=PERMUTATIONS, seed=seed)]
+    for one, p in zip(found, holm([each.p for each in found]), strict=True):
+        found[found.index(one)] = replace(one, p_holm=p)
+    gains = {(one.metric, one.first): one for one in found}
+    checks = [*_checks(goal, metric, scores["tuned"][metric], gains, len(references)), *_kept(goal, retained)]
     verdict = _overall([check["verdict"] for check in checks])
+    gain = gains[metric, "base"]
     return {
         "schema_version": SCHEMA_VERSION,
         "verdict": verdict,
-        "sentence": _sentence(verdict, metric, scores, differences[metric, "base"], checks, len(references)),
+        "sentence": _sentence(verdict, metric, scores, gain.gain, checks, len(references)),
         "goal": goal.model_dump(),
         "metric": metric,
         "task": task,
         "test_rows": len(references),
         "scores": {model: {name: i.to_json() for name, i in of.items()} for model, of in scores.items()},
-        "differences": [{"metric": name, "from": other, "to": "tuned", **i.to_json(), "rows": len(references)}
-                        for (name, other), i in differences.items()],
+        "differences": [{key: value for key, value in one.to_json().items() if key not in ("slice", "scores")}
+                        for one in found],
         "checks": checks,
+        "forgetting": retained.forgetting.to_json() if retained.forgetting else None,
+        "safety": retained.safety.to_json() if retained.safety else None,
+        "advice": advice(len(references), (gain.wins + gain.losses) / len(references)) if metric in SHARES else None,
         "confidence": LEVEL,
         "resamples": resamples,
         "speaks_of": "this artefact: one seed",
         "test_rows_used_before": used_before,
-        "notes": [*_judgement(task, metric, differences, checks), *_reuse(used_before), *_cut(models), *notes],
+        "notes": [*_judgement(task, metric, {key: one.gain for key, one in gains.items()}, checks),
+                  *_reuse(used_before), *_cut(models), *notes],
     } | context
 
 
@@ -79,44 +104,84 @@ def goal_metric(goal: Goal, task: Task) -> str:
     return goal.metric
 
 
-def _measure(task: Task, references: Sequence[str], models: Sequence[Answers],
-             bootstrap: Bootstrap) -> tuple[Board, list[str]]:
-    statistics: dict[tuple[str, str], Statistic] = {}
-    notes = []
+def stacks_of(task: Task, references: Sequence[str], models: Sequence[Answers], samples: Sequence[Sample] = (),
+              more: Sequence[str] = ()) -> tuple[list[Stack], list[str]]:
+    """Every metric of the task, and `more`, over the models that it fits; and what a reader must know of that."""
+    stacks, notes = [], []
+    views = [View(references, model, samples) for model in models]
+    for metric in chosen(task, list(dict.fromkeys([*names(task), *more]))):
+        fitting = [view for view in views if not metric.view or _fits(metric, view)]
+        if all(name in [view.answers.name for view in fitting] for name in ("base", "tuned")):
+            stacks.append(stack_of_answers(metric, fitting))
+        else:
+            metric.of(next(view for view in views if view not in fitting))      # which says what is missing
+    likely = []
     for model in models:
-        for name in names(task):
-            statistics[model.name, name] = METRICS[name].statistic(references, model.texts)
         if model.nll is not None and model.tokens is not None:
             # inf or nan cannot be resampled or written as JSON, and one such row would make the whole mean useless
             if np.isfinite(model.nll).all():
-                statistics[model.name, PERPLEXITY] = perplexity(model.nll, model.tokens)
+                likely.append(model)
             else:
                 notes.append(f"Perplexity of {model.name} is left out: a reference answer has no finite probability.")
-    board: Board = {model.name: {} for model in models}
-    for (model_name, name), measured in zip(statistics, bootstrap.measure(list(statistics.values())), strict=True):
-        board[model_name][name] = measured
-    return board, notes
+    return stacks + ([stack_of_perplexity(likely)] if likely else []), notes
 
 
-def _score_range(metric: str) -> tuple[float, float] | None:
-    return None if metric == PERPLEXITY else (0.0, 1.0)
+def _fits(metric: Metric, view: View) -> bool:
+    try:
+        metric.of(view)
+    except UserError:       # such as the confidence of a rival that has none
+        return False
+    return True
 
 
-def _difference(board: Board, metric: str, other: str) -> Interval:
-    return (board["tuned"][metric] - board[other][metric]).interval(None if metric == PERPLEXITY else (-1.0, 1.0))
+def _scores(stacks: Sequence[Stack], models: Sequence[Answers], bootstrap: Bootstrap) -> dict[str, dict[str, Interval]]:
+    every = np.arange(bootstrap.rows)
+    asked = [(stack, model.name) for model in models for stack in stacks if model.name in stack.models]
+    measured = bootstrap.measure([stack.over(stack.places(name, every)) for stack, name in asked])
+    scores: dict[str, dict[str, Interval]] = {model.name: {} for model in models}
+    for (stack, name), found in zip(asked, measured, strict=True):
+        scores[name][stack.metric] = found.interval(stack.within)
+    return scores
 
 
-def _checks(goal: Goal, metric: str, tuned: Interval, gain: Interval, rows: int) -> list[dict[str, Any]]:
+def _by_models(stacks: Sequence[Stack]) -> list[tuple[list[str], list[Stack]]]:
+    """Metrics that were measured for the same models; those beside the tuned one."""
+    found: dict[tuple[str, ...], list[Stack]] = {}
+    for stack in stacks:
+        if "tuned" in stack.models:
+            found.setdefault(stack.models, []).append(stack)
+    return [([name for name in models if name != "tuned"], group) for models, group in found.items()]
+
+
+def _checks(goal: Goal, metric: str, tuned: Interval, gains: Mapping[tuple[str, str], Comparison],
+            rows: int) -> list[dict[str, Any]]:
     """One entry per declared bound. A gain must be strictly more than its bound, so that 0 means better."""
     checks = []
     if goal.at_least is not None:
         bound = goal.at_least
         verdict = "met" if tuned.low >= bound else "not met" if tuned.high < bound else "undecided"
         checks.append(_check(f"{metric} of tuned ≥ {_number(bound)}", verdict, tuned, bound, rows))
-    if goal.better_than_base_by is not None:
-        bound = goal.better_than_base_by
-        verdict = "met" if gain.low > bound else "not met" if gain.high <= bound else "undecided"
-        checks.append(_check(f"{metric} of tuned − base > {_number(bound)}", verdict, gain, bound, rows))
+    for other, wanted in (("base", goal.better_than_base_by), ("few_shot", goal.better_than_few_shot_by)):
+        if wanted is not None:
+            gain = gains[metric, other].gain
+            verdict = "met" if gain.low > wanted else "not met" if gain.high <= wanted else "undecided"
+            checks.append(_check(f"{metric} of tuned − {other} > {_number(wanted)}", verdict, gain, wanted, rows))
+    return checks
+
+
+def _kept(goal: Goal, retained: Retained) -> list[dict[str, Any]]:
+    """Bounds on what may be lost. More test rows do not settle these."""
+    checks = []
+    for what, bound, measured in (("forgetting", goal.max_forgetting, retained.forgetting),
+                                  ("drop in safety", goal.max_safety_drop, retained.safety)):
+        if bound is not None:
+            drop = measured.drop if measured else None
+            if drop is None:
+                raise UserError(f"The goal bounds the {what}, which no suite measured.",
+                                fix="leave the suites in evaluation.suites, or the bound out of the goal")
+            verdict = "met" if drop.high <= bound else "not met" if drop.low > bound else "undecided"
+            checks.append({"what": f"{what} ≤ {_number(bound)}", "verdict": verdict, **drop.to_json(), "bound": bound,
+                           "more_rows": None})
     return checks
 
 
@@ -150,9 +215,12 @@ def _sentence(verdict: Verdict, metric: str, scores: dict[str, dict[str, Interva
 
 
 def _shortfall(check: dict[str, Any]) -> str:
-    asked = f"the goal is {check['what']}"
+    asked, loss = f"the goal is {check['what']}", "≤" in check["what"]
     if check["verdict"] == "not met":
-        return f"{asked}, and the whole interval of {check['low']:.3f} to {check['high']:.3f} is short of it"
+        return (f"{asked}, and the whole interval of {check['low']:.3f} to {check['high']:.3f} is "
+                f"{'above' if loss else 'short of'} it")
+    if loss:
+        return f"{asked}, and the interval of {check['low']:.3f} to {check['high']:.3f} does not settle it"
     if check["more_rows"] is None:
         return f"{asked}, which the measured value hits exactly, so more test rows may not settle it"
     return f"{asked}: about {check['more_rows']:,} more test rows are needed to tell"

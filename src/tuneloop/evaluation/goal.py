@@ -10,12 +10,9 @@ from tuneloop.grading.metrics import METRICS
 from tuneloop.spec import Spec
 
 NOT_YET = {
-    "max_forgetting": "forgetting is not measured yet",
-    "max_safety_drop": "safety is not measured yet",
-    "safety": "safety is not measured yet",
-    "better_than_few_shot_by": "the few-shot base is not measured yet",
-    "max_latency_ms": "latency is not measured yet",
-    "max_cost": "cost is not measured yet",
+    "safety": "it is called max_safety_drop",
+    "max_latency_ms": "latency is measured, and nothing is decided on it yet",
+    "max_cost": "cost is measured, and nothing is decided on it yet",
 }
 """Keys that the design foresees and this version does not measure: refused by name rather than ignored."""
 
@@ -36,6 +33,12 @@ class Goal(Spec):
     better_than_base_by: Annotated[float, Field(ge=-1, le=1)] | None = 0.0
     """The tuned model must beat the base by more than this, on the same rows. 0 unless another bound is given: a goal
     without any asks for some gain. null asks for no comparison."""
+    better_than_few_shot_by: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """The tuned model must beat the base with examples in its prompt by more than this."""
+    max_forgetting: Annotated[float, Field(ge=0, le=1)] | None = None
+    """What may be lost at most on the retention suites, as a share: docs/suites.md."""
+    max_safety_drop: Annotated[float, Field(ge=0, le=1)] | None = None
+    """What may be lost at most on the worst of the safety suites, as a share: docs/safety.md."""
 
     @model_validator(mode="before")
     @classmethod

@@ -4,19 +4,66 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from tuneloop.errors import UserError
+from tuneloop.evaluation.contenders import RemoteRival
+from tuneloop.evaluation.cost import Price
+from tuneloop.evaluation.goal import Goal
+from tuneloop.evaluation.suites.catalog import RETENTION, USUAL, known_suite
+from tuneloop.grading.metrics import METRICS
 from tuneloop.spec import Spec
 
 Positive = Annotated[int, Field(ge=1)]
 
 
+def _known_metric(name: str) -> str:
+    if name not in METRICS:
+        raise ValueError(f"a metric: {', '.join(METRICS)}")
+    return name
+
+
 class EvaluationSpec(Spec):
-    """How base and tuned model are compared."""
+    """How base and tuned model are compared, and with whom else."""
 
     max_new_tokens: Positive = 256
     """Longest generated answer, for open answers."""
     rows: Positive | None = None
     """Score at most so many test rows, drawn at random with the recipe's seed."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """What is not needed for the verdict (other contenders, suites) begins only within so many minutes; what is left
+    out is said."""
     resamples: Annotated[int, Field(ge=200)] = 2000
     """Bootstrap resamples behind every interval."""
+    metrics: list[Annotated[str, AfterValidator(_known_metric)]] = Field(default_factory=list)
+    """Metrics beside those of the task: docs/metrics.md."""
+    few_shot: Annotated[int, Field(ge=0)] = 4
+    """The base also answers after so many examples from the training rows; 0 leaves that out."""
+    prompt_search: Annotated[int, Field(ge=0)] = 60
+    """The base also answers with the best of some prompts, found with so many answers to validation rows; 0 leaves
+    that out."""
+    compare_to: list[str | RemoteRival] = Field(default_factory=list)
+    """Further models that answer the same rows: bases by name, or servers behind the OpenAI API."""
+    suites: list[Annotated[str, AfterValidator(known_suite)]] = Field(default_factory=lambda: list(USUAL))
+    """What base and tuned model are asked beside the test rows, before and after: retention and safety suites, files of
+    your own (.jsonl), tasks of lm-eval (lm-eval:NAME)."""
+    suite_items: Positive | None = 30
+    """Ask at most so many items of each suite; null asks all, as a bound in the goal does."""
+    perturb: list[str] = Field(default_factory=list)
+    """Also ask the test rows with these changes (typos, casing …), and say what the changes cost: docs/suites.md."""
+    extraction: Annotated[int, Field(ge=0)] = 0
+    """Try to make the tuned model say so many of its training rows word for word."""
+    price: Price | None = None
+    """What an hour of this machine costs; without it, costs are in seconds."""
+
+    def check_measures(self, goal: Goal) -> None:
+        """Raise a UserError where the goal bounds what this does not measure."""
+        from tuneloop.evaluation.safety.catalog import SAFETY
+
+        if goal.better_than_few_shot_by is not None and not self.few_shot:
+            raise UserError("goal.better_than_few_shot_by is set, but evaluation.few_shot is 0.",
+                            fix="set evaluation.few_shot=4")
+        for key, names in (("max_forgetting", RETENTION), ("max_safety_drop", tuple(SAFETY))):
+            if getattr(goal, key) is not None and not set(names) & set(self.suites):
+                raise UserError(f"goal.{key} is set, but evaluation.suites has nothing that measures it.",
+                                wanted=f"some of {', '.join(names)}")

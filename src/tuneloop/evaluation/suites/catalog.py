@@ -26,6 +26,9 @@ SUITES = {name: f"tuneloop.evaluation.suites.{name}:{name.capitalize()}" for nam
 RETENTION = ("knowledge", "instructions", "fluency")
 """What a model should not forget; the goal's `max_forgetting` bounds the drop over these."""
 
+USUAL = (*RETENTION, "harmful", "benign")
+"""What every run asks unless told otherwise: what was forgotten, and what is refused and should or should not be."""
+
 BENCH = "lm-eval:"
 """Begins the name of a suite that is a task of lm-eval, such as lm-eval:arc_easy."""
 
@@ -77,6 +80,15 @@ def suite(name: str) -> Suite:
     module, _, attribute = SUITES[name].partition(":")
     made: Suite = getattr(importlib.import_module(module), attribute)()
     return made
+
+
+def known_suite(name: str) -> str:
+    """The name, if it is that of a suite of either catalog, of a file or of a task of lm-eval; else a ValueError."""
+    from tuneloop.evaluation.safety.catalog import SAFETY
+
+    if name not in SUITES and name not in SAFETY and not name.endswith(".jsonl") and not name.startswith(BENCH):
+        raise ValueError(f"a suite: {', '.join([*SUITES, *SAFETY])}; a file .jsonl; or {BENCH}TASK")
+    return name
 
 
 def run_suites(backend: Backend, names: Sequence[str], limit: int | None = None,

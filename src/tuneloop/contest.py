@@ -1,0 +1,267 @@
+"""Who answers the test rows of a run: the base as it is, with examples, with a better prompt, rivals, and the tuned
+model; and what base and tuned model are asked beside them. Everything is kept in the run folder as it comes, so that a
+resumed run asks nothing twice; what a base says is also kept by content, for other runs.
+
+Base and tuned model are needed for the verdict. The others begin within `evaluation.minutes`, and what fails or is left
+out is said and costs no run.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuneloop.errors import UserError
+from tuneloop.evaluation.asking import Asked, ask
+from tuneloop.evaluation.cache import Cached
+from tuneloop.evaluation.contenders import (
+    FEW_SHOT,
+    OPTIMISED,
+    Contender,
+    few_shot,
+    fits_into,
+    optimised_prompt,
+    rivals,
+    template,
+)
+from tuneloop.evaluation.cost import Spent, cost
+from tuneloop.evaluation.safety.catalog import SAFETY, run_safety
+from tuneloop.evaluation.suites.base import Graded
+from tuneloop.evaluation.suites.catalog import run_suites
+from tuneloop.grading.metrics import METRICS, View
+from tuneloop.types import Answers, Conversation, Sampling
+
+if TYPE_CHECKING:
+    from tuneloop.inference.backend import Backend
+    from tuneloop.loop import Prepared
+    from tuneloop.record import RunFolder
+    from tuneloop.session import Session
+    from tuneloop.training.watch import Watcher
+
+CONTENDERS = "contenders.json"      # in evaluation/: who answered how, and what it took
+Gradings = dict[str, list[Graded]]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The models of one run and their answers."""
+
+    ready: Prepared
+    folder: RunFolder
+    watch: Watcher
+    began: float
+
+    @classmethod
+    def begin(cls, ready: Prepared, folder: RunFolder, watch: Watcher) -> Contest:
+        """The clock of `evaluation.minutes` runs from here."""
+        return cls(ready, folder, watch, time.monotonic())
+
+    def answers(self, session: Session, name: str) -> Answers:
+        """What base or tuned model says to the test rows."""
+        return self._kept(name, lambda: session.answer(name))
+
+    def others(self, session: Session) -> list[Answers]:
+        """Every contender beside base and tuned model, as the recipe asks."""
+        found: list[Answers] = []
+        if self.ready.rows.task == "labels":
+            found += self._try("rival", self._tf_idf)
+        if self._asks:
+            spec = self.ready.recipe.evaluation
+            if spec.few_shot:
+                found += self._try(FEW_SHOT, lambda: self._ask(self._few_shot(session)))
+            if spec.prompt_search:
+                found += self._try(OPTIMISED, lambda: self._ask(self._better_prompt(session)))
+            for rival in self._rivals():
+                found += self._try(rival.name, partial(self._ask, rival))
+        return found
+
+    def suites(self, session: Session, name: str) -> Gradings:
+        """What the suites of the recipe found of base or tuned model; nothing where the model writes no answers."""
+        recipe = self.ready.recipe
+        file = f"suites-{name}.json"
+        if not recipe.evaluation.suites or "scores" in recipe.objective.needs:
+            return {}
+        if not self.folder.has("evaluation", file):
+            with self._asking(session.backend(name)) as backend:
+                graded = self._graded(backend, name)
+            self.folder.write({each: list(map(_to_json, items)) for each, items in graded.items()}, "evaluation", file)
+        return {each: list(map(_from_json, items)) for each, items in self.folder.read("evaluation", file).items()}
+
+    def costs(self, metric: str, models: list[Answers]) -> dict[str, Any]:
+        """Latency and cost of every model that was asked, by name; what is right, `metric` says."""
+        known, found = self._known(), {}
+        for model in models:
+            if model.name in known:
+                right = METRICS[metric].value_of(View(self.ready.references, model, self.ready.test))
+                found[model.name] = cost(Spent(**known[model.name]["spent"]), len(model.texts),
+                                         right * len(model.texts), self.ready.recipe.evaluation.price).to_json()
+        return found
+
+    def about(self) -> list[dict[str, Any]]:
+        """Who answered, and how, for whoever reads the certificate."""
+        return [{"name": name, **{key: of[key] for key in ("about", "how")}} for name, of in self._known().items()]
+
+    def notes(self) -> list[str]:
+        """What a reader must know to compare them."""
+        return [note for of in self._known().values() for note in of["notes"]]
+
+    # ── the contenders ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def _asks(self) -> bool:
+        """Whether the test rows can be asked of any model; pairs and calls of tools are for base and tuned alone."""
+        rows = self.ready.rows
+        return rows.task != "pairs" and all(isinstance(row, Conversation) and not row.messages[-1].calls
+                                            for row in self.ready.test)
+
+    def _tf_idf(self) -> Answers:
+        from tuneloop.evaluation.rival import rival
+
+        rows = self.ready.rows
+        labelled = [row for row in rows.train if row.answer in rows.labels]     # not what is mixed in
+        return rival(labelled, self.ready.test)
+
+    def _few_shot(self, session: Session) -> Contender:
+        rows, recipe = self.ready.rows, self.ready.recipe
+        shots = few_shot(self.ready.test, self._examples, recipe.evaluation.few_shot, recipe.seed, self._fits,
+                         labels=rows.labels)
+        count = len(shots.examples)
+        return Contender(FEW_SHOT, session.backend("base"), shots.requests,
+                         f"the base after {count} example{'s' * (count > 1)} from the training rows")
+
+    def _better_prompt(self, session: Session) -> Contender:
+        rows, recipe = self.ready.rows, self.ready.recipe
+        metric = METRICS[self.ready.metric]
+        with self._asking(session.backend("base")) as backend:
+            best = optimised_prompt(self.ready.test, self._examples, rows.validation or self._examples, backend,
+                                    metric.value, self._fits, labels=rows.labels,
+                                    budget=recipe.evaluation.prompt_search, seed=recipe.seed, sampling=self._sampling)
+        return Contender(OPTIMISED, session.backend("base"), best.requests, "the base with " + (
+            f"the best of {len(best.tried)} prompts: {best.instruction}" if best.instruction else
+            f"its prompt as it was, the best of {len(best.tried)}"))
+
+    def _rivals(self) -> list[Contender]:
+        from tuneloop.any_model import open_any
+        from tuneloop.models.resolve import resolve
+        from tuneloop.models.tokenizer import ChatTokenizer
+
+        root = self.ready.recipe.root
+
+        def known(name: str) -> Any:
+            return template(ChatTokenizer(resolve(name, root).path))
+
+        try:
+            return rivals(self.ready.recipe.evaluation.compare_to, self.ready.test,
+                          lambda name: open_any(name, root / "runs", say=self.watch.say), known)
+        except UserError:
+            kept = {name: self._known().get(name) for name in map(str, self.ready.recipe.evaluation.compare_to)}
+            if kept and all(kept.values()):     # a resumed run does not need the server again
+                return []
+            raise
+
+    @property
+    def _examples(self) -> list[Any]:
+        """Training rows that may be shown: of the task, without what is mixed in, with an answer in words."""
+        rows = self.ready.rows
+        return [row for row in rows.train if isinstance(row, Conversation) and not row.messages[-1].calls
+                and (not rows.labels or row.answer in rows.labels)]
+
+    @property
+    def _fits(self) -> Callable[[Any], bool]:
+        return fits_into(self.ready.tokenizer, self._sampling.max_new_tokens)
+
+    @property
+    def _sampling(self) -> Sampling:
+        return Sampling(self.ready.recipe.evaluation.max_new_tokens)
+
+    # ── asking and keeping ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _try(self, name: str, answer: Callable[[], Answers | Asked]) -> list[Answers]:
+        """The answers of a contender; none where it cannot answer, or where the time is used up."""
+        if not self._is_kept(name) and self._is_over(name):
+            return []
+        try:
+            return [self._kept(name, answer)]
+        except UserError as error:      # the verdict does not depend on it
+            self.watch.say(f"{name} is left out. {error.text}")
+            return []
+
+    def _is_over(self, what: str) -> bool:
+        minutes = self.ready.recipe.evaluation.minutes
+        over = minutes is not None and time.monotonic() - self.began > 60 * minutes
+        if over:
+            self.watch.say(f"{what} is left out: evaluation.minutes is {minutes:g}, and they are over.")
+        return over
+
+    def _ask(self, contender: Contender) -> Asked:
+        """All test rows of a contender, as base and tuned model are asked them."""
+        self.watch.stage(contender.name, len(contender.requests))
+        with self._asking(contender.backend) as backend:
+            found = ask(backend, contender.requests, self.ready.references, self.ready.rows.labels, self._sampling,
+                        name=contender.name, progress=self.watch.advance)
+        return replace(found, about=contender.about)
+
+    @contextmanager
+    def _asking(self, backend: Backend) -> Iterator[Backend]:
+        """A backend whose answers are kept by content, and which gives its memory back afterwards."""
+        from tuneloop.any_model import Waiting
+
+        cached = Cached(backend, prepare=backend.load) if isinstance(backend, Waiting) else Cached(backend)
+        try:
+            yield cached
+        finally:
+            cached.close()
+            if isinstance(backend, Waiting):
+                backend.release()
+
+    def _graded(self, backend: Backend, name: str) -> Gradings:
+        spec, goal = self.ready.recipe.evaluation, self.ready.recipe.goal
+        found: Gradings = {}
+        for suite in spec.suites:
+            is_safety = suite in SAFETY
+            needed = goal.max_safety_drop is not None if is_safety else goal.max_forgetting is not None
+            if not needed and self._is_over(suite):
+                continue
+            self.watch.stage(f"{suite} ({name})", None)
+            run = run_safety if is_safety else run_suites
+            place = suite if is_safety or not suite.endswith(".jsonl") else str(Path(self.ready.recipe.root, suite))
+            try:
+                found |= {each: list(items) for each, items in run(
+                    backend, [place], limit=None if needed else spec.suite_items, progress=None).items()}
+            except UserError as error:
+                if needed:
+                    raise
+                self.watch.say(f"{suite} is left out. {error.text}")
+        return found
+
+    def _is_kept(self, name: str) -> bool:
+        return self.folder.has("evaluation", f"{Path(name).name}.json")
+
+    def _kept(self, name: str, answer: Callable[[], Answers | Asked]) -> Answers:
+        """Answers from the run folder, or now."""
+        file = f"{Path(name).name}.json"
+        if not self.folder.has("evaluation", file):
+            found = answer()
+            answers = found if isinstance(found, Answers) else found.answers
+            if isinstance(found, Asked):
+                entry = {"about": found.about, "how": found.how, "spent": asdict(found.spent), "notes": found.notes}
+                self.folder.write(self._known() | {name: entry}, "evaluation", CONTENDERS)
+            self.folder.write(asdict(answers), "evaluation", file)
+        return Answers(**self.folder.read("evaluation", file))
+
+    def _known(self) -> dict[str, Any]:
+        return self.folder.read("evaluation", CONTENDERS) if self.folder.has("evaluation", CONTENDERS) else {}
+
+
+def _to_json(item: Graded) -> dict[str, Any]:
+    return asdict(item) | {"score": None if math.isnan(item.score) else item.score}     # JSON has no nan
+
+
+def _from_json(item: dict[str, Any]) -> Graded:
+    return Graded(**item | {"score": math.nan if item["score"] is None else item["score"]})

@@ -1,0 +1,137 @@
+"""A run with everybody in it: contenders, suites, slices, costs; kept, cached, bounded, and left out aloud."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tiny import tiny_base
+from toy import labels_recipe, open_recipe, resume, run
+from tuneloop.errors import UserError
+from tuneloop.evaluation.cache import Cached
+from tuneloop.evaluation.signing import verify
+from tuneloop.record import RunFolder
+from tuneloop.training.watch import Silent
+
+EVERYBODY = {"few_shot": 2, "prompt_search": 12, "suites": ["knowledge", "harmful", "stereotypes"], "suite_items": 6,
+             "max_new_tokens": 8, "metrics": ["ece"]}
+
+
+class Said(Silent):
+    """What a run says."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNELOOP_CACHE", str(folder / "cache"))
+        other = tiny_base(folder / "other", seed=5)
+        recipe = labels_recipe(folder, tiny_llama, evaluation=EVERYBODY | {"compare_to": [str(other)]})
+        return folder, run(recipe, folder / "run")
+
+
+def test_everybody_answers_the_same_rows(whole: tuple[Path, dict[str, Any]]) -> None:
+    folder, certificate = whole
+    names = {"base", "tuned", "rival", "few_shot", "optimised_prompt", str(folder / "other")}
+    assert set(certificate["scores"]) == names
+    assert {one["name"] for one in certificate["contenders"]} == names - {"rival"}
+    lines = RunFolder(folder / "run").lines("evaluation", "predictions.jsonl")
+    assert all(set(line["answers"]) == names for line in lines)
+    for one in certificate["differences"]:
+        assert one["to"] == "tuned"
+        assert 0 <= one["p"] <= one["p_holm"] <= 1
+        assert one["wins"] + one["losses"] + one["ties"] == certificate["test_rows"]
+        scores = certificate["scores"]
+        if one["metric"] != "perplexity":
+            assert one["value"] == pytest.approx(
+                scores["tuned"][one["metric"]]["value"] - scores[one["from"]][one["metric"]]["value"])
+    assert set(certificate["costs"]) == names - {"rival"}
+    assert all(cost["machine_seconds_per_1000"] > 0 for cost in certificate["costs"].values())
+    assert "ece" in certificate["scores"]["base"]
+    assert "ece" not in certificate["scores"]["rival"]          # which has no confidence
+
+
+def test_suites_are_asked_before_and_after(whole: tuple[Path, dict[str, Any]]) -> None:
+    folder, certificate = whole
+    assert certificate["forgetting"]["items"] == 6
+    assert [change["suite"] for change in certificate["suites"] if not change["part"]] == ["knowledge"]
+    assert {shift["suite"] for shift in certificate["safety"]["suites"]} == {"harmful", "stereotypes"}
+    before, after = (json.loads((folder / "run" / "evaluation" / f"suites-{name}.json").read_text())
+                     for name in ("base", "tuned"))
+    assert [item["id"] for item in before["knowledge"]] == [item["id"] for item in after["knowledge"]]
+
+
+def test_the_certificate_is_signed_and_holds(whole: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = whole
+    assert verify(folder / "run").ok
+
+
+def test_what_is_kept_is_not_asked_again(whole: tuple[Path, dict[str, Any]], tiny_llama: Path,
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed run asks nothing; another run of the same base finds its answers in the cache."""
+    folder, certificate = whole
+    monkeypatch.setenv("TUNELOOP_CACHE", str(folder / "cache"))
+    computed: list[int] = []
+    close = Cached.close
+    monkeypatch.setattr(Cached, "close", lambda self: (computed.append(self.computed), close(self))[1])
+    recipe = labels_recipe(folder, tiny_llama, evaluation=EVERYBODY | {"compare_to": [str(folder / "other")]})
+    again = resume(recipe, folder / "run")
+    assert computed == []
+    assert again["scores"] == certificate["scores"]
+    second = run(recipe, folder / "second", until="baseline")
+    assert second["base"] == certificate["base"]
+    assert computed
+    assert not any(computed)
+
+
+def test_what_fails_is_left_out_aloud(tmp_path: Path, tiny_llama: Path) -> None:
+    """Examples that do not fit, and no time for the rest: the verdict does not depend on them."""
+    said = Said()
+    recipe = labels_recipe(tmp_path, tiny_llama, evaluation={"few_shot": 2, "minutes": 1e-9, "suites": ["knowledge"]})
+    certificate = run(recipe, tmp_path / "run", watch=said)
+    assert set(certificate["scores"]) == {"base", "tuned"}
+    assert any("few_shot is left out: evaluation.minutes" in line for line in said.said)
+    assert any("knowledge is left out: evaluation.minutes" in line for line in said.said)
+    assert certificate["forgetting"] is None
+
+
+def test_a_bound_on_what_may_be_lost_is_measured_in_full(tmp_path: Path, tiny_llama: Path) -> None:
+    recipe = labels_recipe(
+        tmp_path, tiny_llama, evaluation={"few_shot": 2, "minutes": 1e-9, "suites": ["knowledge"], "suite_items": 2},
+        goal={"metric": "accuracy", "max_forgetting": 0.9, "better_than_base_by": None})
+    certificate = run(recipe, tmp_path / "run")
+    [check] = certificate["checks"]
+    assert check["what"] == "forgetting ≤ 0.90"
+    assert check["verdict"] == certificate["verdict"] == "met"
+    assert certificate["forgetting"]["items"] > 100
+    assert certificate["forgetting"]["drop"]["high"] <= 0.9
+
+
+def test_open_answers_have_contenders_too(tmp_path: Path, tiny_llama: Path) -> None:
+    recipe = open_recipe(tmp_path, tiny_llama, evaluation={"few_shot": 1, "max_new_tokens": 8})
+    certificate = run(recipe, tmp_path / "run")
+    assert set(certificate["scores"]) == {"base", "tuned", "few_shot"}
+    assert certificate["costs"]["few_shot"]["p95_seconds"] > 0
+    assert "perplexity" in certificate["scores"]["few_shot"]
+
+
+@pytest.mark.parametrize(("goal", "evaluation", "said"), [
+    ({"better_than_few_shot_by": 0.0}, {}, "few_shot"),
+    ({"max_forgetting": 0.1}, {}, "evaluation.suites"),
+    ({"max_safety_drop": 0.1}, {"suites": ["knowledge"]}, "evaluation.suites"),
+])
+def test_a_goal_that_nothing_measures_is_refused_at_once(goal: dict[str, Any], evaluation: dict[str, Any], said: str,
+                                                         tmp_path: Path, tiny_llama: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        run(labels_recipe(tmp_path, tiny_llama, goal=goal, evaluation=evaluation), tmp_path / "run", until="check")
+    assert said in caught.value.text
