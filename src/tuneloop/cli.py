@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.markup import escape
@@ -190,6 +190,8 @@ def run(words: Words = None,
         until: Annotated[str, typer.Option(help="stop after: check, plan, baseline, train, evaluate")] = "evaluate",
         resume: Annotated[str | None, typer.Option(metavar="RUN", help="continue a run")] = None,
         folder: Annotated[Path | None, typer.Option(help="the run's folder, instead of a new one under --runs")] = None,
+        seeds: Annotated[int | None, typer.Option(help="train so often, each time with another training.seed, and say "
+                                                  "what the recipe reaches", show_default=False)] = None,
         runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
     """Check, plan, baseline, train, evaluate, certify."""
     from tuneloop.loop import STAGES
@@ -197,10 +199,12 @@ def run(words: Words = None,
     if until not in STAGES:
         raise UserError(f"'{until}' is no stage.", wanted=f"one of: {', '.join(STAGES)}")
     if resume is None:
+        if seeds is not None:
+            _several(words or [], seeds, runs, as_json)
         recipe = recipe_of(words)
         _execute(recipe, _new_folder(recipe, runs, folder), until, as_json)
         return
-    if words or folder:
+    if words or folder or seeds:
         raise UserError("A resumed run keeps its recipe and its folder.", fix="leave out everything but --resume RUN")
     from tuneloop.recipe import load
 
@@ -403,6 +407,30 @@ def _execute(recipe: Recipe, folder: RunFolder, until: str, as_json: bool, *, fr
         console.print(f"Stopped after '{until}'. Continue: [bold]tuneloop run --resume {folder.path}[/]")
     if "verdict" in result:
         raise typer.Exit(exit_code(result["verdict"]))
+
+
+def _several(words: list[str], seeds: int, runs: Path, as_json: bool) -> NoReturn:
+    """A run for each seed, and what they say together."""
+    from tuneloop import several
+    from tuneloop.evaluation.certificate import exit_code
+    from tuneloop.loop import run as run_loop
+
+    several.require_seeds(seeds)
+    first = recipe_of(words).training_seed
+    done = []
+    for seed in range(first, first + seeds):
+        recipe = recipe_of([*words, f"training.seed={seed}"])
+        done.append(_new_folder(recipe, runs, None))
+        with _watching(as_json) as watch:
+            watch.say(f"seed {seed}: {done[-1].path}")
+            run_loop(recipe, done[-1], watch)
+    found = several.together(done)
+    place = several.write(done, found)
+    if as_json:
+        print_json(found | {"file": str(place)})
+    else:
+        console.print(escape(f"{found['sentence']}\n{place}"), soft_wrap=True)
+    raise typer.Exit(exit_code(found["verdict"]))
 
 
 @contextmanager

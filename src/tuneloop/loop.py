@@ -176,7 +176,7 @@ def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
     if not folder.has("data", "findings.json"):
         _examine(ready, folder, watch)
     folder.update_record(recipe=given, method=recipe.method.model_dump(),
-                         seeds={"all": recipe.seed}, environment=environment(), **now)
+                         seeds={"all": recipe.seed, "training": recipe.training_seed}, environment=environment(), **now)
     return ready
 
 

@@ -65,6 +65,11 @@ class Recipe:
     own_objective: own_code.OwnObjective | None = None      # where the objective is a file of the user's
 
     @property
+    def training_seed(self) -> int:
+        """What training draws by; the rows keep to `seed`, so that runs with several seeds answer the same ones."""
+        return self.seed if self.training.seed is None else self.training.seed
+
+    @property
     def objective_record(self) -> dict[str, Any]:
         """The objective with every option, for records: its `kind`, and the `sha256` of its file if it has one."""
         own = self.own_objective
@@ -81,6 +86,8 @@ class Recipe:
             models = {key: self._portable_model(options[key]) for key in ("reference", "teacher")
                       if isinstance(options.get(key), str)}
             given["objective"] = options = options | models
+        if isinstance(given.get("evaluation"), dict):
+            given["evaluation"] = self._portable_evaluation(given["evaluation"])
         if self.own_objective:
             reference = self.own_objective.reference
             given["objective"] = options | {"kind": reference} if isinstance(options, dict) else reference
@@ -96,6 +103,16 @@ class Recipe:
         if data.get("mix"):
             data["mix"] = [source | {"from": from_anywhere(source["from"], self.root)} for source in data["mix"]]
         return data
+
+    def _portable_evaluation(self, given: dict[str, Any]) -> dict[str, Any]:
+        evaluation = dict(given)
+        if evaluation.get("compare_to"):
+            evaluation["compare_to"] = [self._portable_model(rival) if isinstance(rival, str) else rival
+                                        for rival in evaluation["compare_to"]]
+        if evaluation.get("suites"):
+            evaluation["suites"] = [from_anywhere(suite, self.root) if suite.endswith(".jsonl") else suite
+                                    for suite in evaluation["suites"]]
+        return evaluation
 
     def _portable_model(self, name: str) -> str:
         if name.lower() in aliases() or not (self.root / name).exists():     # as models.resolve decides

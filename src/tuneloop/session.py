@@ -62,9 +62,9 @@ class Session:
             return
         recipe, rows, plan = self.ready.recipe, self.ready.rows, self.plan
         train, validation = needs.add_columns(self, rows.groups["train"], rows.groups["validation"])
-        scalar = needs.scalar_head(self.model.model, recipe.objective, recipe.seed)
+        scalar = needs.scalar_head(self.model.model, recipe.objective, recipe.training_seed)
         branches = sorted((branch for group in train for branch in group.branches), key=len)
-        tuned = self.method.apply(self.model.model, recipe.seed, branches)
+        tuned = self.method.apply(self.model.model, recipe.training_seed, branches)
         if self.method.artefact == "adapter":       # layers of its own may not share as the base's do
             self.packing = confirm_packing(tuned, branches, self.packing)
             self.folder.update_record(packing=asdict(self.packing))
@@ -76,7 +76,7 @@ class Session:
         values = {name: plan[f"training.{name}"] for name in (
             "batch_size", "learning_rate", "schedule", "warmup", "weight_decay", "max_grad_norm", "token_budget",
             "evaluate_every", "checkpoint_every", "patience", "checkpointing", "optimizer")}
-        settings = Settings(steps=plan.steps, share=self.packing.share, seed=recipe.seed,
+        settings = Settings(steps=plan.steps, share=self.packing.share, seed=recipe.training_seed,
                             memory_bytes=plan.limit_bytes, **values)
         self._rewind()
         self.watch.stage("training", plan.steps)
@@ -129,7 +129,8 @@ class Session:
         if self.trained:
             return
         artefact = self.folder.file(self.method.artefact)
-        scalar = needs.scalar_head(self.model.model, self.ready.recipe.objective, self.ready.recipe.seed)
+        scalar = needs.scalar_head(self.model.model, self.ready.recipe.objective,
+                                   self.ready.recipe.training_seed)
         self.packing = Packing(**self.trained_as)
         self.model = ForestModel(self.method.load(self.model.model, artefact), self.packing.mode,
                                  needs.load_scalar(scalar, artefact, self.ready.recipe.objective))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tuneloop.errors import UserError
-from tuneloop.evaluation.compare import Comparison, Stack, compare, holm, stack_of_answers, stack_of_perplexity
+from tuneloop.evaluation.compare import Stack, compare, holm, stack_of_answers, stack_of_perplexity
 from tuneloop.evaluation.goal import Goal
 from tuneloop.evaluation.intervals import LEVEL, Bootstrap, Interval, rows_needed
 from tuneloop.evaluation.power import advice
@@ -65,8 +65,9 @@ def certify(goal: Goal, task: Task, references: Sequence[str], models: Sequence[
     for one, p in zip(found, holm([each.p for each in found]), strict=True):
         found[found.index(one)] = replace(one, p_holm=p)
     gains = {(one.metric, one.first): one for one in found}
-    checks = [*_checks(goal, metric, scores["tuned"][metric], gains, len(references)), *_kept(goal, retained)]
-    verdict = _overall([check["verdict"] for check in checks])
+    over = {other: one.gain for (name, other), one in gains.items() if name == metric}
+    checks = [*checks_of(goal, metric, scores["tuned"][metric], over, len(references)), *_kept(goal, retained)]
+    verdict = verdict_of([check["verdict"] for check in checks])
     gain = gains[metric, "base"]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -153,8 +154,8 @@ def _by_models(stacks: Sequence[Stack]) -> list[tuple[list[str], list[Stack]]]:
     return [([name for name in models if name != "tuned"], group) for models, group in found.items()]
 
 
-def _checks(goal: Goal, metric: str, tuned: Interval, gains: Mapping[tuple[str, str], Comparison],
-            rows: int) -> list[dict[str, Any]]:
+def checks_of(goal: Goal, metric: str, tuned: Interval, gains: Mapping[str, Interval],
+              rows: int) -> list[dict[str, Any]]:
     """One entry per declared bound. A gain must be strictly more than its bound, so that 0 means better."""
     checks = []
     if goal.at_least is not None:
@@ -163,7 +164,7 @@ def _checks(goal: Goal, metric: str, tuned: Interval, gains: Mapping[tuple[str, 
         checks.append(_check(f"{metric} of tuned ≥ {_number(bound)}", verdict, tuned, bound, rows))
     for other, wanted in (("base", goal.better_than_base_by), ("few_shot", goal.better_than_few_shot_by)):
         if wanted is not None:
-            gain = gains[metric, other].gain
+            gain = gains[other]
             verdict = "met" if gain.low > wanted else "not met" if gain.high <= wanted else "undecided"
             checks.append(_check(f"{metric} of tuned − {other} > {_number(wanted)}", verdict, gain, wanted, rows))
     return checks
@@ -192,7 +193,7 @@ def _check(what: str, verdict: str, interval: Interval, bound: float, rows: int)
     return {"what": what, "verdict": verdict, **interval.to_json(), "bound": bound, "more_rows": more}
 
 
-def _overall(verdicts: Sequence[str]) -> Verdict:
+def verdict_of(verdicts: Sequence[str]) -> Verdict:
     if "not met" in verdicts:
         return "not met"
     return "met" if verdicts and set(verdicts) == {"met"} else "undecided"

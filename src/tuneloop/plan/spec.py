@@ -46,3 +46,6 @@ class TrainingSpec(Spec):
     """Optimizer steps between two checkpoints; as often as the validation loss unless given."""
     sample_prompts: Annotated[int, Field(ge=0)] = 2
     """Validation prompts answered at every look at the validation loss, to read along."""
+    seed: int | None = None
+    """Begins the method's parameters, and draws the order of the rows and dropout; the recipe's seed unless given. The
+    rows' split keeps to the recipe's."""

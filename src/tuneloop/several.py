@@ -1,0 +1,78 @@
+"""Several seeds of one recipe: what the recipe reaches, and not only the artefact that one seed made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tuneloop.errors import UserError
+from tuneloop.evaluation.certificate import checks_of, stacks_of, verdict_of
+from tuneloop.evaluation.goal import Goal
+from tuneloop.evaluation.intervals import Bootstrap
+from tuneloop.evaluation.seeds import FEWEST_SEEDS, Recipe, recipe
+from tuneloop.record import RunFolder, write_json
+from tuneloop.types import Answers
+
+SCHEMA_VERSION = 1
+
+
+def require_seeds(count: int) -> None:
+    """Raise a UserError for fewer seeds than an interval needs."""
+    if count < FEWEST_SEEDS:
+        raise UserError(f"{count} seeds say little about a recipe.", wanted=f"at least {FEWEST_SEEDS}",
+                        fix=f"--seeds {FEWEST_SEEDS}, or leave it out to speak of one artefact")
+
+
+def together(runs: Sequence[RunFolder], resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
+    """What finished runs of one recipe reached: mean over seeds, spread between them, and 95 % intervals for seeds and
+    rows that were not tried. Raises a UserError where they are no seeds of one recipe on the same rows.
+    """
+    require_seeds(len(runs))
+    certificates = [run.read("certificate.json") for run in runs]
+    rows = [run.lines("evaluation", "predictions.jsonl") for run in runs]
+    asked = [[(line["prompt"], line["reference"]) for line in of] for of in rows]
+    if any(one != asked[0] for one in asked) or len({c["metric"] for c in certificates}) > 1:
+        raise UserError("These runs did not answer the same rows, or have other goals.",
+                        wanted="runs of one recipe that differ in training.seed alone")
+    metric, task = certificates[0]["metric"], certificates[0]["task"]
+    bootstrap = Bootstrap(len(rows[0]), resamples, seed)
+    every, tuned, gains = np.arange(len(asked[0])), [], []
+    for run in runs:
+        models = [Answers(**run.read("evaluation", f"{name}.json")) for name in ("base", "tuned")]
+        [stack] = [one for one in stacks_of(task, [reference for _, reference in asked[0]], models, (), [metric])[0]
+                   if one.metric == metric]
+        before, after = bootstrap.measure([stack.over(stack.places(name, every)) for name in ("base", "tuned")])
+        tuned.append(after)
+        gains.append(after - before)
+    reached, gained = recipe(tuned, (0.0, 1.0)), recipe(gains, (-1.0, 1.0))
+    checks = checks_of(Goal(**_decided_here(certificates[0]["goal"])), metric, reached.mean, {"base": gained.mean},
+                       len(asked[0]))
+    verdict = verdict_of([check["verdict"] for check in checks])
+    return {"schema_version": SCHEMA_VERSION, "metric": metric, "rows": len(asked[0]),
+            "runs": [run.path.name for run in runs], "tuned": reached.to_json(), "gain": gained.to_json(),
+            "verdict": verdict, "checks": checks,
+            "sentence": f"{verdict.upper()}: {_sentence(metric, reached, gained)}"}
+
+
+def write(runs: Sequence[RunFolder], found: dict[str, Any]) -> Path:
+    """Keep what was found beside the runs, under the first one's name."""
+    path = runs[0].path.with_name(f"{runs[0].path.name}.seeds.json")
+    write_json(path, found)
+    return path
+
+
+def _decided_here(goal: dict[str, Any]) -> dict[str, Any]:
+    """The bounds on score and gain; the others are each run's own."""
+    return {key: goal[key] for key in ("metric", "at_least", "better_than_base_by")}
+
+
+def _sentence(metric: str, reached: Recipe, gained: Recipe) -> str:
+    mean, gain = reached.mean, gained.mean
+    sure = "better than the base" if gain.low > 0 else "worse than the base" if gain.high < 0 else (
+        "not certainly better than the base")
+    return (f"Over {len(reached.of_seeds)} seeds the recipe is {sure}: {metric} {mean.value:.1%} (95 % interval "
+            f"{mean.low:.1%} to {mean.high:.1%}), {100 * gain.value:+.1f} points ({100 * gain.low:+.1f} to "
+            f"{100 * gain.high:+.1f}); between seeds it scatters by {100 * reached.spread:.1f} points.")
