@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.markup import escape
 
-from tuneloop import cli_certify, cli_data, cli_eval, cli_versions
+from tuneloop import cli_certify, cli_data, cli_eval, cli_mend, cli_versions
 from tuneloop.cli_base import (
     BRIDGES,
     DATA,
@@ -218,6 +218,7 @@ app.command("eval", rich_help_panel=JUDGE, help=cli_eval.EVAL)(cli_eval.judge_mo
 app.command("compare", rich_help_panel=JUDGE, help=cli_eval.COMPARE)(cli_eval.judge_models)
 app.command(rich_help_panel=JUDGE)(cli_certify.certify)
 app.command(rich_help_panel=JUDGE)(cli_certify.replay)
+app.command(rich_help_panel=JUDGE)(cli_mend.mend)
 
 
 @app.command("runs", rich_help_panel=JUDGE)

@@ -31,6 +31,8 @@ from tuneloop.evaluation.contenders import (
     template,
 )
 from tuneloop.evaluation.cost import Spent, cost
+from tuneloop.evaluation.leakage import memorised, personal
+from tuneloop.evaluation.robustness import robustness
 from tuneloop.evaluation.safety.catalog import SAFETY, run_safety
 from tuneloop.evaluation.suites.base import Graded
 from tuneloop.evaluation.suites.catalog import run_suites
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from tuneloop.session import Session
     from tuneloop.training.watch import Watcher
 
+PERTURBED_ROWS = 100
 CONTENDERS = "contenders.json"      # in evaluation/: who answered how, and what it took
 Gradings = dict[str, list[Graded]]
 
@@ -92,6 +95,21 @@ class Contest:
                 graded = self._graded(backend, name)
             self.folder.write({each: list(map(_to_json, items)) for each, items in graded.items()}, "evaluation", file)
         return {each: list(map(_from_json, items)) for each, items in self.folder.read("evaluation", file).items()}
+
+    def further(self, session: Session, models: list[Answers]) -> dict[str, Any]:
+        """What else the certificate tells, as the recipe asks: what changes of the prompts cost, training rows that the
+        tuned model repeats, and personal data in what was written.
+        """
+        spec, found = self.ready.recipe.evaluation, {}
+        if self.ready.rows.task == "open":
+            two = {model.name: model.texts for model in models if model.name in ("base", "tuned")}
+            found["personal"] = personal(two, [row.prompt[-1].content for row in self.ready.test])
+        if spec.perturb and self._asks:
+            found["robustness"] = self._kept_json("robustness", lambda: self._robustness(session))
+        if spec.extraction and "scores" not in self.ready.recipe.objective.needs:
+            found["memorised"] = self._kept_json("memorised", lambda: memorised(
+                session.backend("tuned"), self.ready.rows.train, spec.extraction, self.ready.recipe.seed))
+        return found
 
     def costs(self, metric: str, models: list[Answers]) -> dict[str, Any]:
         """Latency and cost of every model that was asked, by name; what is right, `metric` says."""
@@ -180,6 +198,14 @@ class Contest:
     def _sampling(self) -> Sampling:
         return Sampling(self.ready.recipe.evaluation.max_new_tokens)
 
+    def _robustness(self, session: Session) -> list[dict[str, Any]]:
+        recipe = self.ready.recipe
+        self.watch.stage("perturbed rows", None)
+        return robustness(self.ready.test, {name: session.backend(name) for name in session.answering},
+                          kinds=recipe.evaluation.perturb, limit=PERTURBED_ROWS, labels=self.ready.rows.labels,
+                          metric=self.ready.metric, seed=recipe.seed, sampling=self._sampling,
+                          resamples=recipe.evaluation.resamples, fits=self._fits)
+
     # ── asking and keeping ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _try(self, name: str, answer: Callable[[], Answers | Asked]) -> list[Answers]:
@@ -254,6 +280,11 @@ class Contest:
                 self.folder.write(self._known() | {name: entry}, "evaluation", CONTENDERS)
             self.folder.write(asdict(answers), "evaluation", file)
         return Answers(**self.folder.read("evaluation", file))
+
+    def _kept_json(self, name: str, found: Callable[[], Any]) -> Any:
+        if not self.folder.has("evaluation", f"{name}.json"):
+            self.folder.write(found(), "evaluation", f"{name}.json")
+        return self.folder.read("evaluation", f"{name}.json")
 
     def _known(self) -> dict[str, Any]:
         return self.folder.read("evaluation", CONTENDERS) if self.folder.has("evaluation", CONTENDERS) else {}

@@ -151,7 +151,9 @@ def run(recipe: Recipe, folder: RunFolder, watch: Watcher | None = None, until: 
         with _timed(folder, "evaluation"):
             tuned = contest.answers(session, "tuned")
             suites_after = contest.suites(session, "tuned")
-        return _certify(ready, folder, contest, [base, tuned, *others], (suites, suites_after))
+            models = [base, tuned, *others]
+            further = contest.further(session, models)
+        return _certify(ready, folder, contest, models, (suites, suites_after), further)
 
 
 def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
@@ -228,7 +230,7 @@ def _plan(ready: Prepared, folder: RunFolder, watch: Watcher) -> Plan:
 
 
 def _certify(ready: Prepared, folder: RunFolder, contest: Contest, models: list[Answers],
-             suites: tuple[Gradings, Gradings]) -> dict[str, Any]:
+             suites: tuple[Gradings, Gradings], further: dict[str, Any]) -> dict[str, Any]:
     """Decide the verdict on intervals and write down everything that supports it."""
     recipe, test = ready.recipe, ready.test
     record = folder.update_record()
@@ -240,7 +242,7 @@ def _certify(ready: Prepared, folder: RunFolder, contest: Contest, models: list[
     certificate = seen.certify(used_before=_used_before(folder, rows), context={
         "run": folder.path.name, "base": record["base"], "data": ready.rows.hashes, "seed": recipe.seed,
         "environment": record["environment"], "contenders": contest.about(),
-        "costs": contest.costs(ready.metric, models)})
+        "costs": contest.costs(ready.metric, models)} | further)
     certificate["notes"] += [note for note in contest.notes() if note not in certificate["notes"]]
     folder.write_lines(rows, "evaluation", "predictions.jsonl")
     folder.write({key: certificate[key] for key in ("scores", "differences")}, "evaluation", "scores.json")

@@ -86,10 +86,19 @@ class Session:
         self.folder.update_record(training=self._summary(asdict(progress)),
                                   trainable_parameters=sum(p.numel() for p in trainable(self.model).values()))
 
+    @property
+    def answering(self) -> tuple[str, ...]:
+        """Who can be asked now: base and tuned model, one of them, or both where an adapter can be left out."""
+        if not self.trained:
+            return ("base",)
+        return ("base", "tuned") if self.method.artefact == "adapter" else ("tuned",)
+
     def backend(self, name: str) -> Local:
         """The base, or the tuned model, to be asked anything; the base only before training where all of it trains."""
         if name == "tuned":
             self._load_tuned()
+        elif name not in self.answering:
+            raise RuntimeError(f"{name} is gone: all of it was trained")
         base = self.ready.base.path
         asked = str(sorted(self.method.load_options().items()))     # a quantised base answers differently
         return Local(self.model.model, self.ready.tokenizer, name=name, packing=self.packing,

@@ -23,7 +23,7 @@ from tuneloop.recipe import OBJECTIVES
 from tuneloop.types import Conversation, Group, Preference, Rated, Rollout
 
 SETTINGS: dict[str, list[dict[str, Any]]] = {       # the first of each is the least that the objective can do with
-    "sft": [{}, {"label_smoothing": 0.1}],
+    "sft": [{}, {"label_smoothing": 0.1}, {"kl": 0.5}],
     "dpo": [{}, {"form": "ipo"}, {"form": "hinge"}, {"label_smoothing": 0.1}, {"reference_free": True}],
     "kto": [{}, {"desirable_weight": 2.0, "undesirable_weight": 0.5}],
     "reward": [{}, {"center": 0.01}],

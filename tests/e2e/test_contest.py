@@ -17,7 +17,7 @@ from tuneloop.record import RunFolder
 from tuneloop.training.watch import Silent
 
 EVERYBODY = {"few_shot": 2, "prompt_search": 12, "suites": ["knowledge", "harmful", "stereotypes"], "suite_items": 6,
-             "max_new_tokens": 8, "metrics": ["ece"]}
+             "max_new_tokens": 8, "metrics": ["ece"], "perturb": ["casing", "injection"], "extraction": 4}
 
 
 class Said(Silent):
@@ -69,6 +69,14 @@ def test_suites_are_asked_before_and_after(whole: tuple[Path, dict[str, Any]]) -
     before, after = (json.loads((folder / "run" / "evaluation" / f"suites-{name}.json").read_text())
                      for name in ("base", "tuned"))
     assert [item["id"] for item in before["knowledge"]] == [item["id"] for item in after["knowledge"]]
+
+
+def test_changes_and_training_rows_are_tried(whole: tuple[Path, dict[str, Any]]) -> None:
+    _, certificate = whole
+    assert {one["kind"] for one in certificate["robustness"]} == {"casing", "injection"}
+    for one in certificate["robustness"]:
+        assert set(one["models"]) == {"base", "tuned"}
+    assert set(certificate["memorised"]) == {"rows", "verbatim", "examples"}
 
 
 def test_the_certificate_is_signed_and_holds(whole: tuple[Path, dict[str, Any]]) -> None:

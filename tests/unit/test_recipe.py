@@ -271,7 +271,7 @@ def test_what_a_recipe_must_have(text: str, told: str) -> None:
 
 
 def test_all_errors_come_at_once_with_their_lines() -> None:
-    told = refusal("data:\n  train: rows.csv\n  splitt: {}\ngoal:\n  at_least: 2\n  max_forgetting: 0.1\n"
+    told = refusal("data:\n  train: rows.csv\n  splitt: {}\ngoal:\n  at_least: 2\n  max_cost: 0.1\n"
                    "training:\n  epochs: -1\n  lr: 1\nmethod: lara\n", "evaluation.rows=none")
     lines = [line for line in told.splitlines() if not line.startswith("  ")]
     places = [line.split(": ")[0] for line in lines]
@@ -389,7 +389,7 @@ def test_a_changed_file_is_another_objective(own: Path) -> None:
 
 
 def test_the_record_of_a_built_in_objective_holds_every_option() -> None:
-    assert made(LEAST).objective_record == {"kind": "sft", "label_smoothing": 0.0}
+    assert made(LEAST).objective_record == {"kind": "sft", "label_smoothing": 0.0, "kl": 0.0}
     found = made(f"{LEAST}objective: {{kind: dpo, beta: 0.3}}").objective_record
     assert (found["kind"], found["beta"], found["form"]) == ("dpo", 0.3, "sigmoid")
 

@@ -11,6 +11,7 @@ from tuneloop.evaluation.contenders import RemoteRival
 from tuneloop.evaluation.cost import Price
 from tuneloop.evaluation.goal import Goal
 from tuneloop.evaluation.suites.catalog import RETENTION, USUAL, known_suite
+from tuneloop.evaluation.suites.perturb import KINDS
 from tuneloop.grading.metrics import METRICS
 from tuneloop.spec import Spec
 
@@ -21,6 +22,12 @@ def _known_metric(name: str) -> str:
     if name not in METRICS:
         raise ValueError(f"a metric: {', '.join(METRICS)}")
     return name
+
+
+def _known_change(kind: str) -> str:
+    if kind not in KINDS:
+        raise ValueError(f"a change: {', '.join(KINDS)}")
+    return kind
 
 
 class EvaluationSpec(Spec):
@@ -49,7 +56,7 @@ class EvaluationSpec(Spec):
     your own (.jsonl), tasks of lm-eval (lm-eval:NAME)."""
     suite_items: Positive | None = 30
     """Ask at most so many items of each suite; null asks all, as a bound in the goal does."""
-    perturb: list[str] = Field(default_factory=list)
+    perturb: list[Annotated[str, AfterValidator(_known_change)]] = Field(default_factory=list)
     """Also ask the test rows with these changes (typos, casing …), and say what the changes cost: docs/suites.md."""
     extraction: Annotated[int, Field(ge=0)] = 0
     """Try to make the tuned model say so many of its training rows word for word."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,3 +74,44 @@ def test_label_smoothing_spreads_a_share_of_the_target_over_the_vocabulary() -> 
 def test_a_senseless_label_smoothing_is_refused(share: float) -> None:
     with pytest.raises(ValueError, match="label_smoothing"):
         Objective(label_smoothing=share)
+
+
+# --- the pull to the base --------------------------------------------------------------------------------------------
+
+def with_reference(batch: Batch, logprobs: list[float]) -> Batch:
+    return replace(batch, named={"reference_logprobs": torch.tensor(logprobs)})
+
+
+def test_kl_adds_k3_of_every_token_by_its_weight() -> None:
+    """p = 1/2 against the base's 1/3: r = 2/3, so that k3 = 2/3 - log(2/3) - 1; the second token has not moved."""
+    batch = with_reference(batch_of([2, 1]), [THIRD, TENTH])
+    found = Objective(kl=0.5).loss(outputs(batch, [HALF, TENTH]), batch)
+    moved = 2 / 3 - math.log(2 / 3) - 1
+    assert found.sums["kl"].item() == pytest.approx(2 * moved, rel=1e-6)
+    assert found.loss.item() == pytest.approx(2 * math.log(2) + math.log(10) + 0.5 * 2 * moved, rel=1e-6)
+
+
+def test_kl_pulls_back_what_has_grown_and_its_balance_is_where_the_docstring_says() -> None:
+    """With c = 4 the gradient of a token's loss is 0 at p = ref 4 / 3."""
+    batch = with_reference(batch_of([1, 1, 1]), [math.log(0.3)] * 3)
+    out = outputs(batch, [math.log(0.3), math.log(0.4), math.log(0.8)])
+    Objective(kl=4.0).loss(out, batch).loss.backward()  # type: ignore[no-untyped-call]
+    assert out.logprobs.grad is not None
+    assert out.logprobs.grad.tolist() == pytest.approx([-1, 0, -1 + 4 * (1 - 0.3 / 0.8)], abs=1e-6)
+
+
+def test_without_kl_nothing_is_asked_and_not_a_bit_changes() -> None:
+    batch = batch_of([0.3, 1.7], [1])
+    values = [-0.123456, -2.34567, -0.777]
+    plain = Objective().loss(outputs(batch, values), batch)
+    with_column = with_reference(batch, [-9.0, -9.0, -9.0])
+    assert Objective(kl=0.0).needs == frozenset()
+    assert Objective(kl=0.1).needs == {"reference_logprobs"}
+    assert torch.equal(Objective(kl=0.0).loss(outputs(batch, values), with_column).loss, plain.loss)
+    assert torch.equal(plain.loss, (-torch.tensor(values) * batch.weights).sum())
+    assert not plain.sums
+
+
+def test_a_push_away_from_the_base_is_refused() -> None:
+    with pytest.raises(ValueError, match="kl must be at least 0"):
+        Objective(kl=-0.1)
