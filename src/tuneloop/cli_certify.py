@@ -21,10 +21,15 @@ def certify(name: RunName,
                                                  "scores, goal; 1 where something is wrong")] = False,
             key: Annotated[Path | None, typer.Option("--key", help="a file with the public key of who should have "
                                                      "signed, for --verify")] = None,
+            pairs: Annotated[int | None, typer.Option("--pairs", min=1, help="write so many blind pairs for people to "
+                                                      "judge, instead", show_default=False)] = None,
             runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
-    """Judge a finished run anew from its kept answers, and sign the certificate; or --verify one."""
+    """Judge a finished run anew from its kept answers and what people said of its blind pairs, and sign the
+    certificate; or --verify one."""
     folder = find_run(name, runs)
-    if verify:
+    if pairs is not None:
+        _write_pairs(folder, pairs)
+    elif verify:
         _verify(folder, key, as_json)
     elif key:
         raise UserError("--key is for --verify.", fix="certify with TUNELOOP_KEYS set, to sign with another key")
@@ -52,6 +57,17 @@ def replay(name: RunName,
         for line in found.lines():
             console.print(escape(line), soft_wrap=True)
     raise typer.Exit(0 if found.equal else 1)
+
+
+def _write_pairs(folder: RunFolder, count: int) -> None:
+    from tuneloop.evaluation.blind import FOLDER, JUDGEMENTS, PAIRS, VERDICTS, ask_for
+
+    made = len(ask_for(folder, count))
+    console.print(escape(
+        f"{made} pairs are in {folder.file(FOLDER, PAIRS)}. Write a line for each into "
+        f"{folder.file(FOLDER, JUDGEMENTS)}:\n"
+        f'{{"pair": "…", "verdict": "{" | ".join(VERDICTS)}", "annotator": "your name"}}\n'
+        f"Then: tuneloop certify {folder.path}"), soft_wrap=True)
 
 
 def _verify(folder: RunFolder, key: Path | None, as_json: bool) -> None:

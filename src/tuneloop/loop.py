@@ -23,6 +23,7 @@ from tuneloop.data.prepare import Rows, prepare
 from tuneloop.data.versions.file_state import changed_since
 from tuneloop.data.versions.seen import write_seen
 from tuneloop.errors import TrainingFailed, UserError
+from tuneloop.evaluation.blind import judged_in
 from tuneloop.evaluation.certificate import goal_metric
 from tuneloop.evaluation.evidence import Evidence
 from tuneloop.evaluation.report import write_card, write_report
@@ -242,7 +243,7 @@ def _certify(ready: Prepared, folder: RunFolder, contest: Contest, models: list[
     certificate = seen.certify(used_before=_used_before(folder, rows), context={
         "run": folder.path.name, "base": record["base"], "data": ready.rows.hashes, "seed": recipe.seed,
         "environment": record["environment"], "contenders": contest.about(),
-        "costs": contest.costs(ready.metric, models)} | further)
+        "costs": contest.costs(ready.metric, models), "blind": judged_in(folder)} | further)
     certificate["notes"] += [note for note in contest.notes() if note not in certificate["notes"]]
     folder.write_lines(rows, "evaluation", "predictions.jsonl")
     folder.write({key: certificate[key] for key in ("scores", "differences")}, "evaluation", "scores.json")

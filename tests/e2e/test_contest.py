@@ -11,6 +11,7 @@ import pytest
 from tiny import tiny_base
 from toy import labels_recipe, open_recipe, resume, run
 from tuneloop.errors import UserError
+from tuneloop.evaluation.blind import Judgement, ask_for, write_judgements
 from tuneloop.evaluation.cache import Cached
 from tuneloop.evaluation.signing import verify
 from tuneloop.record import RunFolder
@@ -143,3 +144,17 @@ def test_a_goal_that_nothing_measures_is_refused_at_once(goal: dict[str, Any], e
     with pytest.raises(UserError) as caught:
         run(labels_recipe(tmp_path, tiny_llama, goal=goal, evaluation=evaluation), tmp_path / "run", until="check")
     assert said in caught.value.text
+
+
+def test_what_people_say_of_blind_pairs_enters_the_certificate(tmp_path: Path, tiny_llama: Path) -> None:
+    recipe = open_recipe(tmp_path, tiny_llama)
+    assert run(recipe, tmp_path / "run")["blind"] is None
+    folder = RunFolder.open(tmp_path / "run")
+    pairs = ask_for(folder, 5)
+    left = folder.read("blind", "key.json")["left"]
+    judged = [Judgement(one.pair, "right" if left[one.pair] == "base" else "left", "ann") for one in pairs]
+    write_judgements(judged, folder.file("blind", "judgements.jsonl"))
+    blind = resume(recipe, tmp_path / "run")["blind"]
+    assert (blind["wins"], blind["losses"]) == (len(pairs), 0)
+    with pytest.raises(UserError, match="exists already"):
+        ask_for(folder, 5)

@@ -22,12 +22,13 @@ from tuneloop.data.read import Row, read_table
 from tuneloop.errors import UserError, raise_all
 from tuneloop.evaluation.intervals import LEVEL, Bootstrap, Interval
 from tuneloop.grading.metrics import mean_of
-from tuneloop.record import read_json, write_atomic, write_json
+from tuneloop.record import RunFolder, read_json, write_atomic, write_json
 
 Verdict = Literal["left", "right", "tie", "both_bad"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 SCHEMA_VERSION = 1
 RESAMPLES = 2000
+FOLDER, PAIRS, KEY, JUDGEMENTS = "blind", "pairs.jsonl", "key.json", "judgements.jsonl"      # in a run
 
 _Line = TypeVar("_Line")
 
@@ -114,6 +115,27 @@ def write_judgements(judgements: Sequence[Judgement], file: Path) -> None:
 
 def _lines(values: Sequence[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+
+
+def ask_for(folder: RunFolder, n: int, seed: int = 0) -> list[Pair]:
+    """Draw pairs of a run's base and tuned model and write them, with their key, into its `blind` folder. Raises a
+    UserError where there are some already, since judgements may be under way.
+    """
+    if folder.has(FOLDER, PAIRS):
+        raise UserError(f"{folder.file(FOLDER, PAIRS)} exists already.",
+                        fix=f"have it judged, or remove {folder.file(FOLDER)} to draw others")
+    pairs, key = draw_pairs(list(folder.lines("evaluation", "predictions.jsonl")), n, seed)
+    folder.file(FOLDER).mkdir(exist_ok=True)
+    write_pairs(pairs, key, folder.file(FOLDER, PAIRS), folder.file(FOLDER, KEY))
+    return pairs
+
+
+def judged_in(folder: RunFolder) -> dict[str, Any] | None:
+    """What people said of a run's pairs, from its `blind` folder; None where nobody has said anything yet."""
+    if not folder.has(FOLDER, JUDGEMENTS):
+        return None
+    pairs = read_pairs(folder.file(FOLDER, PAIRS))
+    return result(read_key(folder.file(FOLDER, KEY), pairs), read_judgements(folder.file(FOLDER, JUDGEMENTS), pairs))
 
 
 def read_pairs(file: Path) -> list[Pair]:
