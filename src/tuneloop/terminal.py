@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -70,32 +71,43 @@ class Terminal:
         self.console.print(f"[dim]•[/] {escape(text)}")
 
 
+IN_SHORT = ("few_shot", "forgetting", "safety", "slices", "cost", "next")
+"""The questions that a terminal answers; the report answers all of them."""
+
+_COLOURS = {"good": "green", "bad": "red", "open": "yellow", "": "default"}
+
+
 def show_verdict(console: Console, certificate: dict[str, Any]) -> None:
-    """The certificate on one screen."""
+    """The certificate on one screen: the verdict, the scores it was decided on, and what else decides."""
+    from tuneloop.evaluation.findings import findings
+
     colour = {"met": "green", "not met": "red"}.get(certificate["verdict"], "yellow")
     console.print()
     console.print(f"[bold {colour}]{escape(certificate['sentence'])}[/]")
     console.print(scores_table(certificate))
-    for check in certificate["checks"]:
-        needs = f"; about {check['more_rows']} more test rows would decide" if check.get("more_rows") else ""
-        console.print(f"  {escape(check['what'])}: [bold]{check['verdict']}[/]{needs}")
-    for note in certificate["notes"]:
-        console.print(f"  [dim]{escape(note)}[/]")
+    table = Table.grid(padding=(0, 2))
+    for one in findings(certificate):
+        if one.key in IN_SHORT:
+            answer = f"[{_COLOURS[one.tone]}]{escape(one.answer.lower())}[/]: " if one.answer else ""
+            table.add_row(f"[dim]{escape(one.topic)}[/]", answer + escape(one.text))
+    console.print(table)
+    for note in certificate.get("notes", ()):
+        console.print(f"[dim]{escape(note)}[/]")
 
 
 def scores_table(certificate: dict[str, Any]) -> Table:
-    """Scores of every model, with their 95 % intervals."""
-    scores = certificate["scores"]
+    """Scores of every model in the metric of the goal, with their 95 % intervals."""
+    from tuneloop.evaluation.findings import leading
+    from tuneloop.evaluation.text import called, in_order, metric_name, score, span
+
+    scores, metric = certificate["scores"], leading(certificate)
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("")
-    table.add_column("")
+    table.add_column(metric_name(metric))
     table.add_column("score", justify="right")
     table.add_column("95 % interval", style="dim")
-    for metric in dict.fromkeys(m for model in scores.values() for m in model):
-        for i, (name, of) in enumerate((n, s[metric]) for n, s in scores.items() if metric in s):
-            shown = "{:.2f}" if metric == "perplexity" else "{:.1%}"
-            table.add_row("" if i else metric.replace("_", " "), name, shown.format(of["value"]),
-                          f"{shown.format(of['low'])} to {shown.format(of['high'])}")
+    for name in in_order(scores):
+        if of := scores[name].get(metric):
+            table.add_row(escape(called(name)), score(metric, of["value"]), span(of, partial(score, metric)))
     return table
 
 

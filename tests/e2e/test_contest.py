@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -158,3 +159,17 @@ def test_what_people_say_of_blind_pairs_enters_the_certificate(tmp_path: Path, t
     assert (blind["wins"], blind["losses"]) == (len(pairs), 0)
     with pytest.raises(UserError, match="exists already"):
         ask_for(folder, 5)
+
+
+def test_shuffled_labels_are_not_certified(tmp_path: Path, tiny_llama: Path) -> None:
+    """The same rows as those that are learnt in seconds, with labels that say nothing."""
+    recipe = labels_recipe(tmp_path, tiny_llama)
+    lines = (tmp_path / "rows.csv").read_text().splitlines()
+    labels = [line.rpartition(",")[2] for line in lines[1:]]
+    Random(4).shuffle(labels)
+    rows = [f"{line.rpartition(',')[0]},{label}" for line, label in zip(lines[1:], labels, strict=True)]
+    (tmp_path / "rows.csv").write_text("\n".join([lines[0], *rows, ""]))
+    certificate = run(recipe, tmp_path / "run")
+    assert certificate["goal"]["better_than_base_by"] == 0
+    assert certificate["verdict"] != "met"
+    assert certificate["scores"]["tuned"]["accuracy"]["value"] < 0.8

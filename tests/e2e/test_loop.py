@@ -84,7 +84,7 @@ def test_a_label_task_from_rows_to_certificate(labels: Path) -> None:
 
     assert record["schema_version"] == certificate["schema_version"] == 1
     assert record["recipe"]["method"] == {"kind": "lora", "rank": 4}
-    assert record["seeds"] == {"all": 0}
+    assert record["seeds"] == {"all": 0, "training": 0}
     assert len(record["base"]["sha256"]) == 64
     assert set(record["data"]["hashes"]) == {"train", "validation", "test"}
     assert set(record["timings_seconds"]) >= {"data", "baseline", "training", "evaluation"}

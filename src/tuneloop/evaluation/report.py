@@ -18,15 +18,15 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from tuneloop.evaluation.charts import Axis, around, loss_chart
-from tuneloop.evaluation.text import duration, file_size, number, percent, perplexity, plain, points, words
+from tuneloop.evaluation import report_sections as sections
+from tuneloop.evaluation import text
+from tuneloop.evaluation.charts import loss_chart
+from tuneloop.evaluation.findings import findings, next_steps
+from tuneloop.evaluation.text import duration, file_size, in_order, number
 from tuneloop.grading.metrics import METRICS
 from tuneloop.models.aliases import published_name
 from tuneloop.record import RunFolder, write_atomic
 
-MODELS = {"base": "Base model", "tuned": "Tuned model", "rival": "TF-IDF rival"}
-METRIC_LABELS = {"accuracy": "Accuracy", "macro_f1": "Macro-F1", "rouge_l": "ROUGE-L", "exact_match": "Exact match",
-                 "preference_accuracy": "Preference accuracy", "perplexity": "Perplexity"}
 STAGES = ("data", "baseline", "training", "evaluation")
 
 _REPRODUCE = ("base", "method", "objective", "asked", "seeds", "data", "packing", "environment")
@@ -57,8 +57,8 @@ def write_card(folder: RunFolder) -> Path:
     card = _environment().get_template("card.md.j2").render(
         front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(),
         run=record.get("run", folder.path.name), base=base, kind=kind, certificate=certificate, record=record,
-        table=_score_table(certificate), prompt=record.get("recipe", {}).get("data", {}).get("prompt"),
-        objective=objective)
+        prompt=record.get("recipe", {}).get("data", {}).get("prompt"), objective=objective,
+        findings=findings(certificate), **sections.audit(certificate))
     path = folder.file("README.md")
     write_atomic(path, card)
     return path
@@ -75,10 +75,9 @@ def view(folder: RunFolder) -> dict[str, Any]:
         "run": record.get("run", folder.path.name),
         "facts": _facts(record, certificate),
         "certificate": certificate,
-        "panels": _panels(certificate),
-        "table": _score_table(certificate),
-        "differences": certificate.get("differences", []),
-        "checks": [_check(check) for check in certificate.get("checks", [])],
+        "findings": findings(certificate),
+        "steps": next_steps(certificate) if certificate else [],
+        **sections.audit(certificate),
         "losses": loss_chart(metrics),
         "training": record.get("training", {}),
         "stages": _stages(record, plan),
@@ -114,13 +113,18 @@ def _environment() -> Environment:
 
     environment = Environment(loader=FunctionLoader(source), undefined=StrictUndefined, trim_blocks=True,
                               lstrip_blocks=True, autoescape=lambda name: ".html" in str(name))
-    environment.filters |= {"percent": percent, "points": points, "plain": plain, "words": words, "number": number,
-                            "duration": duration, "file_size": file_size, "shape": shape, "columns": columns,
-                            "numeric": numeric, "perplexity": perplexity,
+    environment.filters |= {name: getattr(text, name) for name in (
+        "percent", "points", "plain", "words", "number", "duration", "file_size", "perplexity", "model_name",
+        "short_name", "called", "metric_name", "colour", "usd", "p_value")}
+    environment.filters |= {"shape": shape, "columns": columns, "numeric": numeric, "cell": _cell,
                             "upper_first": lambda text: text[:1].upper() + text[1:],
                             "without": lambda value, key: {k: v for k, v in value.items() if k != key}}
-    environment.globals |= {"model_names": MODELS, "metric_names": METRIC_LABELS}
     return environment
+
+
+def _cell(value: Any) -> str:
+    """A text inside a Markdown table: on one line, and neither a border nor HTML."""
+    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def readable(value: Any) -> Any:
@@ -170,56 +174,6 @@ def _facts(record: Mapping[str, Any], certificate: Mapping[str, Any]) -> list[tu
              ("Test rows", number(certificate.get("test_rows")) if certificate else ""),
              ("Trained for", duration(record.get("timings_seconds", {}).get("training")))]
     return [(name, value) for name, value in facts if value]
-
-
-def _panels(certificate: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One chart per metric that lies in [0, 1]: a dot and a whisker per model, and the goal where one was set."""
-    axis = Axis(0, 1)
-    scores: Mapping[str, Any] = certificate.get("scores", {})
-    at_least = certificate.get("goal", {}).get("at_least")
-    return [{
-        "metric": metric,
-        "ticks": [(f"{value:.0%}", place) for value, place in axis.ticks(4)],
-        "goal": axis.at(at_least) if at_least is not None and metric == certificate.get("metric") else None,
-        "goal_text": "" if at_least is None else percent(at_least),
-        "rows": [{"model": model, **_whisker(axis, of[metric]), "text": percent(of[metric]["value"])}
-                 for model, of in scores.items() if metric in of],
-    } for metric in METRICS if any(metric in of for of in scores.values())]
-
-
-def _whisker(axis: Axis, interval: Mapping[str, float]) -> dict[str, float]:
-    return {end: axis.at(interval[end]) for end in ("value", "low", "high")}
-
-
-def _score_table(certificate: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row per metric and model, with the interval as text."""
-    def row(metric: str, model: str, at: Mapping[str, float]) -> dict[str, Any]:
-        say = perplexity if metric == "perplexity" else percent
-        return {"metric": metric, "model": model, "value": say(at["value"]),
-                "interval": f"{say(at['low'])} to {say(at['high'])}"}
-
-    scores = certificate.get("scores", {})
-    return [row(metric, model, scores[model][metric])
-            for metric in dict.fromkeys([*METRIC_LABELS, *(m for of in scores.values() for m in of)])
-            for model in scores if metric in scores[model]]
-
-
-def _check(check: Mapping[str, Any]) -> dict[str, Any]:
-    """A bound with its interval on one axis: the verdict is whether the bar is clear of the line."""
-    axis = around([check["low"], check["high"], check["bound"]], room=0.2)
-    gain = " − " in check["what"]
-    say = points if gain else percent
-
-    def tick(value: float) -> str:
-        return (f"{100 * value:+.3g}" if value else "0") if gain else f"{100 * value:.3g}%"
-
-    metric = METRIC_LABELS.get(check["what"].split(" ")[0], check["what"].split(" ")[0])
-    title = (f"{metric} more than {100 * check['bound']:.1f} points above the base model's" if gain
-             else f"{metric} of at least {percent(check['bound'])}")
-    return dict(check) | {"title": title, "at": _whisker(axis, check), "bound_at": axis.at(check["bound"]),
-                          "ticks": [(tick(v), place) for v, place in axis.ticks(4)],
-                          "value_text": say(check["value"]), "bound_text": say(check["bound"]),
-                          "interval_text": f"{say(check['low'])} to {say(check['high'])}{' points' if gain else ''}"}
 
 
 def _stages(record: Mapping[str, Any], plan: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -276,7 +230,8 @@ def _answers(predictions: Sequence[Mapping[str, Any]], task: str) -> list[dict[s
 
     graded = [(grade(row, "tuned"), -grade(row, "base"), row) for row in predictions]
     graded.sort(key=lambda entry: entry[:2])
-    return [{**row, "marks": {model: _mark(grade(row, model), task) for model in row["answers"]}}
+    return [{**row, "answers": {model: row["answers"][model] for model in in_order(row["answers"])},
+             "marks": {model: _mark(grade(row, model), task) for model in row["answers"]}}
             for _, _, row in graded[:_ANSWERS_SHOWN]]
 
 

@@ -2,8 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+from tuneloop.evaluation.safety.catalog import SAFETY
+from tuneloop.evaluation.suites.catalog import SUITES, suite
+from tuneloop.grading.metrics import METRICS
+
+MODELS = {"base": "Base model", "few_shot": "Base with examples", "optimised_prompt": "Base with a better prompt",
+          "rival": "TF-IDF rival", "tuned": "Tuned model"}
+SHORT = {"base": "Base", "few_shot": "Few-shot", "optimised_prompt": "Best prompt", "rival": "TF-IDF", "tuned": "Tuned"}
+METRIC_LABELS = {"accuracy": "Accuracy", "macro_f1": "Macro-F1", "rouge_l": "ROUGE-L", "exact_match": "Exact match",
+                 "preference_accuracy": "Preference accuracy", "perplexity": "Perplexity", "token_f1": "Token F1",
+                 "rouge_1": "ROUGE-1", "rouge_2": "ROUGE-2", "bleu": "BLEU", "chrf": "chrF", "micro_f1": "Micro-F1",
+                 "ece": "Calibration error", "json_valid": "Valid JSON", "json_schema": "JSON of the schema",
+                 "bits_per_byte": "Bits per byte", "new_tokens": "Tokens per answer", "stop_rate": "Answers that end"}
+LEADING = {"labels": "accuracy", "open": "rouge_l", "pairs": "preference_accuracy"}
+
+_LONGEST, _LONGEST_IN_CHARTS = 30, 17        # characters of a name
+_ORDER = ("base", "few_shot", "optimised_prompt", "rival")
+
+
+def in_order(models: Iterable[str]) -> list[str]:
+    """The base and what is made of it without training, then rivals as they were named, and tuned at the end."""
+    def place(name: str) -> int:
+        return _ORDER.index(name) if name in _ORDER else len(_ORDER) + (name == "tuned")
+    return sorted(models, key=place)
+
+
+def model_name(name: str) -> str:
+    """As sentences call it; a model that the user named keeps its name."""
+    return MODELS.get(name, name)
+
+
+def called(name: str) -> str:
+    """As tables call it."""
+    return _cut(SHORT.get(name, name), _LONGEST)
+
+
+def short_name(name: str) -> str:
+    """As charts call it."""
+    return _cut(SHORT.get(name, name), _LONGEST_IN_CHARTS)
+
+
+def _cut(name: str, longest: int) -> str:
+    """The beginning of a long name, or the end of a path or an address, where they differ."""
+    if len(name) <= longest:
+        return name
+    return "…" + name[1 - longest:] if "/" in name else name[:longest - 1] + "…"
+
+
+def colour(name: str) -> str:
+    """The style of a model's marks; all that the user named share one."""
+    return name.replace("_", "-") if name in MODELS else "other"
+
+
+def metric_name(name: str) -> str:
+    """As people write it."""
+    return METRIC_LABELS.get(name, words(name).capitalize())
+
+
+def suite_title(name: str) -> str:
+    """What a suite measures, for people; the name of one that this version does not know."""
+    if name in SAFETY:
+        return SAFETY[name].title
+    if name in SUITES:
+        title = suite(name).title
+        return title[:1].upper() + title[1:]
+    return name
+
+
+def better(metric: str) -> str:
+    """Whether higher or lower is better; nothing where neither is."""
+    return "lower" if metric == "perplexity" else (METRICS[metric].better or "") if metric in METRICS else "higher"
+
+
+def is_share(metric: str) -> bool:
+    """Whether it is told in percent, and its differences in points."""
+    return metric != "perplexity" and (metric not in METRICS or METRICS[metric].in_unit)
+
+
+def score(metric: str, value: float) -> str:
+    """A metric's value with its unit."""
+    return percent(value) if is_share(metric) else perplexity(value)
+
+
+def change(metric: str, value: float) -> str:
+    """A difference of a metric's values with its sign; in percentage points for shares."""
+    return points(value) if is_share(metric) else perplexity(value, "+")
+
+
+def p_value(p: float | None) -> str:
+    """Three decimals."""
+    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def usd(value: float) -> str:
+    """Three digits, or cents from ten dollars on."""
+    return f"${value:,.2f}" if value >= 10 or not value else f"${value:#.3g}" if value >= 0.001 else "< $0.001"
 
 
 def percent(share: float) -> str:
@@ -13,7 +109,12 @@ def percent(share: float) -> str:
 
 def points(share: float) -> str:
     """A difference of shares in percentage points, with its sign."""
-    return f"{100 * share:+.1f}".replace("-", "−")
+    return f"{100 * share:+.1f}".replace("-", "−") if share else "0.0"
+
+
+def span(interval: Mapping[str, float], say: Callable[[float], str] = points) -> str:
+    """Both ends of an interval."""
+    return f"{say(interval['low'])} to {say(interval['high'])}"
 
 
 def perplexity(value: float, sign: str = "") -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from tuneloop.compute.model import ForestModel
 from tuneloop.data.render import RenderProblem, render
 from tuneloop.errors import UserError
 from tuneloop.inference.backend import Progress
-from tuneloop.inference.engine import Engine, Ticket, switched
+from tuneloop.inference.engine import Engine, switched
 from tuneloop.inference.score import score
+from tuneloop.inference.tickets import Ticket
 from tuneloop.models.tokenizer import ChatTokenizer
-from tuneloop.types import Completion, Conversation, Message, Origin, Rendered, Request, Sampling, Scored
+from tuneloop.types import Completion, Conversation, Ints, Message, Origin, Rendered, Request, Sampling, Scored
 
 TOKEN_BUDGET = 4096
+PAIRS_TRIED = 16        # before requests and answers that go through the template apart are joined
 
 
 class Local:
@@ -53,27 +56,21 @@ class Local:
             try:
                 while ticket.done is None:
                     self.engine.step()
-                    if piece := ticket.text.piece(last=ticket.done is not None):
+                    if piece := ticket.text.piece():
                         yield piece
+                if piece := ticket.text.piece(last=True):   # another stream's steps may have brought the end
+                    yield piece
                 yield ticket.done
             finally:
                 if ticket.done is None:
                     self.engine.cancel(ticket)
-                    self.engine.step()
+                    self.engine.drop_cancelled()
 
     def score(self, requests: Sequence[Request], answers: Sequence[str], *,
               progress: Progress | None = None) -> list[Scored]:
         """See `Backend`."""
-        rows = [Conversation((*r.messages, Message("assistant", text)), Origin("request", i + 1), r.tools)
-                for i, (r, text) in enumerate(zip(requests, answers, strict=True))]
-        alone = []
-        for found in render(rows, self.tokenizer):
-            if isinstance(found, RenderProblem):
-                raise UserError(f"An answer cannot be scored: {found.message}.")
-            weights = np.zeros_like(found.weights)
-            weights[len(found) - len(found.last_answer):] = 1
-            alone.append(replace(found, weights=weights))
-        return self._scored(alone, progress)
+        rows = rows_to_score(requests, answers, self.tokenizer)
+        return self._scored(rows, progress, _together(requests, rows, self.token_budget))
 
     def score_texts(self, texts: Sequence[str], *, progress: Progress | None = None) -> list[Scored]:
         """See `Backend`."""
@@ -86,23 +83,72 @@ class Local:
             rows.append(Rendered(np.array(ids), weights))
         return [replace(s, without_end=s.total) for s in self._scored(rows, progress)]
 
-    def _scored(self, rows: Sequence[Rendered], progress: Progress | None) -> list[Scored]:
+    def _scored(self, rows: Sequence[Rendered], progress: Progress | None,
+                groups: Sequence[int] | None = None) -> list[Scored]:
         if not rows:
             return []
         longest = max(map(len, rows))
         if longest > self.tokenizer.max_length:
             raise UserError(f"A text of {longest:,} tokens cannot be scored.",
                             wanted=f"at most {self.tokenizer.max_length:,} tokens, which this base takes")
-        with self._answering():
+        with self.engine.aside(), self._answering():
             if self._packing is None:
                 self._packing = choose_packing(self.model, sorted(rows, key=len))
             found = score(ForestModel(self.model, self._packing.mode), rows, token_budget=self.token_budget,
-                          share=self._packing.share, progress=progress)
+                          share=self._packing.share, groups=groups, progress=progress)
         return [Scored(float(total), float(bare), row.supervised)
                 for total, bare, row in zip(found.total, found.without_end, rows, strict=True)]
 
     def _answering(self) -> AbstractContextManager[None]:
         return switched(self.model, self.adapter) if self.engine.adapters else nullcontext()
+
+
+def rows_to_score(requests: Sequence[Request], answers: Sequence[str], tokenizer: ChatTokenizer) -> list[Rendered]:
+    """Answer i after request i, as training sees it, of which the answer alone carries weight.
+
+    Each request and each answer goes through the template once, and their tokens are joined. Where that is not what
+    the template makes of a pair (some are tried), all pairs go through it.
+    """
+    pairs = list(zip(requests, answers, strict=True))
+    with_request = {request: (request, text) for request, text in pairs}
+    with_answer = {text: (request, text) for request, text in pairs}
+    tried = dict.fromkeys([*with_request.values(), *with_answer.values(), *pairs[::len(pairs) // PAIRS_TRIED + 1]])
+    whole = dict(zip(tried, _through_template(list(tried), tokenizer), strict=True))
+    prompts = {r: whole[pair].ids[:-len(whole[pair].last_answer)] for r, pair in with_request.items()}
+    endings = {text: whole[pair].last_answer for text, pair in with_answer.items()}
+    if all(np.array_equal(np.concatenate([prompts[r], endings[text]]), row.ids) for (r, text), row in whole.items()):
+        return [_weighted(prompts[r], endings[text]) for r, text in pairs]
+    rows = _through_template(pairs, tokenizer)
+    return [_weighted(row.ids[:-len(row.last_answer)], row.last_answer) for row in rows]
+
+
+def _through_template(pairs: Sequence[tuple[Request, str]], tokenizer: ChatTokenizer) -> list[Rendered]:
+    rows = []
+    for found in render([Conversation((*r.messages, Message("assistant", text)), Origin("request", i + 1), r.tools)
+                         for i, (r, text) in enumerate(pairs)], tokenizer):
+        if isinstance(found, RenderProblem):
+            raise UserError(f"An answer cannot be scored: {found.message}.")
+        rows.append(found)
+    return rows
+
+
+def _weighted(prompt: Ints, ending: Ints) -> Rendered:
+    weights = np.zeros(len(prompt) + len(ending), np.float32)
+    weights[len(prompt):] = 1
+    return Rendered(np.concatenate([prompt, ending]), weights)
+
+
+def _together(requests: Sequence[Request], rows: Sequence[Rendered], token_budget: int) -> list[int]:
+    """The group of every row: answers to one request, as many as fit into the budget."""
+    numbers, tokens = count(), dict.fromkeys(requests, token_budget)
+    current: dict[Request, int] = {}
+    groups = []
+    for request, row in zip(requests, rows, strict=True):
+        tokens[request] += row.supervised
+        if tokens[request] > token_budget:
+            current[request], tokens[request] = next(numbers), len(row)
+        groups.append(current[request])
+    return groups
 
 
 def answer(engine: Engine, prompts: Sequence[Sequence[int]], sampling: Sampling | Sequence[Sampling],
@@ -113,12 +159,20 @@ def answer(engine: Engine, prompts: Sequence[Sequence[int]], sampling: Sampling 
     each = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
     tickets: dict[int, Ticket] = {}
     with engine.running():
-        for i in sorted(range(len(prompts)), key=lambda i: -len(prompts[i])):
-            tickets[i] = engine.submit(prompts[i], each[i], adapters[i])
-        while engine.busy:
-            finished = sum(ticket.done is not None for ticket in engine.step())
-            if progress is not None and finished:
-                progress(finished)
+        try:
+            for i in sorted(range(len(prompts)), key=lambda i: -len(prompts[i])):
+                tickets[i] = engine.submit(prompts[i], each[i], adapters[i])
+            left = len(prompts)
+            while left:
+                engine.step()
+                finished = left - sum(ticket.done is None for ticket in tickets.values())
+                left -= finished
+                if progress is not None and finished:
+                    progress(finished)
+        finally:
+            for ticket in tickets.values():
+                engine.cancel(ticket)       # those that an error left
+            engine.drop_cancelled()
     return [done for i in range(len(prompts)) if (done := tickets[i].done) is not None]
 
 

@@ -28,12 +28,20 @@ def is_plain(config: Any) -> bool:
             and not any(getattr(config, name, None) for name in EXTRAS))
 
 
+class NotByRows(Exception):
+    """A layer that an adapter changes does not get its tokens as (B, m, d), as experts of a mixture do not."""
+
+
 @dataclass(frozen=True)
 class _Plan:
-    names: tuple[str, ...]      # of the adapters in use
-    rows: Tensor | None         # (k,) rows that have one; None where all do
-    place: Tensor | None        # (k,) of each of them among the n * g; None where rows are laid out so already
-    most: int                   # g
+    """`names` of the adapters in use; their inputs are laid out as n times g rows, filled up with any row."""
+
+    names: tuple[str, ...]
+    rows: int                   # B
+    width: int                  # m
+    laid: Tensor | None         # (n * g,) the row that each of them is; None where rows lie so already
+    place: Tensor | None        # (B,) where each row is among them; None as above
+    none: Tensor | None         # (B, 1, 1) True for rows without an adapter; None where all have one
 
 
 class Routes:
@@ -60,27 +68,27 @@ class Routes:
                 hook.remove()
             self._stacks, self._stacked, self._plan = {}, (), None
 
-    def send(self, names: Sequence[str | None]) -> None:
-        """The adapters of the rows of the next forwards."""
+    def send(self, names: Sequence[str | None], width: int) -> None:
+        """The adapters of the rows of the next forwards, of which each is `width` tokens."""
         used = tuple(sorted({name for name in names if name is not None}))
         if not used:
             self._plan = None
             return
         if used != self._stacked:
             self._stacks, self._stacked = {}, used
-        counts = dict.fromkeys(used, 0)
-        rows, at = [], []
-        for row, name in enumerate(names):
-            if name is not None:
-                rows.append(row)
-                at.append((used.index(name), counts[name]))
-                counts[name] += 1
-        most = max(counts.values())
-        place = [group * most + i for group, i in at]
+        of = {name: [row for row, given in enumerate(names) if given == name] for name in used}
+        most = max(map(len, of.values()))
+        laid = [row for name in used for row in of[name] + [0] * (most - len(of[name]))]
+        place = [0] * len(names)
+        for i, name in enumerate(used):
+            for j, row in enumerate(of[name]):
+                place[row] = i * most + j
         device = next(self.model.parameters()).device
-        self._plan = _Plan(
-            used, None if len(rows) == len(names) else torch.tensor(rows, device=device),
-            None if place == list(range(len(used) * most)) else torch.tensor(place, device=device), most)
+        as_is = laid == list(range(len(names)))
+        none = torch.tensor([name is None for name in names], device=device)
+        self._plan = _Plan(used, len(names), width, None if as_is else torch.tensor(laid, device=device),
+                           None if as_is else torch.tensor(place, device=device),
+                           none[:, None, None] if None in names else None)
 
     def _add(self, layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         plan = self._plan
@@ -92,24 +100,25 @@ class Routes:
         if matrices is None:
             return output
         down, up = matrices                                             # (n, in, r), (n, r, out)
-        given = args[0] if plan.rows is None else args[0][plan.rows]
+        given = args[0]
+        if given.dim() != 3 or len(given) != plan.rows or given.shape[1] not in (plan.width, 1):
+            raise NotByRows
         given = given.to(down.dtype)
-        width, size = given.shape[1:]
+        laid = given if plan.laid is None else given.index_select(0, plan.laid)
+        added = torch.bmm(torch.bmm(laid.reshape(len(plan.names), -1, given.shape[2]), down), up)
+        added = added.reshape(len(laid), given.shape[1], -1)
         if plan.place is not None:
-            spread = given.new_zeros(len(plan.names) * plan.most, width, size)
-            spread[plan.place] = given
-            given = spread
-        added = torch.bmm(torch.bmm(given.reshape(len(plan.names), -1, size), down), up)
-        added = added.reshape(len(plan.names) * plan.most, width, -1)
-        if plan.place is not None:
-            added = added[plan.place]
-        added = added.to(output.dtype)
-        return output + added if plan.rows is None else output.index_add(0, plan.rows, added)
+            added = added.index_select(0, plan.place)
+        if plan.none is not None:
+            added = added.masked_fill(plan.none, 0)
+        return (output + added).to(output.dtype)
 
 
 def _stack(layer: Any, names: Sequence[str]) -> tuple[Tensor, Tensor] | None:
     """The adapters' matrices of one layer, turned and scaled; smaller ranks are filled with zeros. None: none has it.
     """
+    if any(name in layer.lora_embedding_A for name in names):
+        raise NotByRows
     has = [name in layer.lora_A for name in names]
     if not any(has):
         return None

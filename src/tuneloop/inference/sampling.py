@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from tuneloop.errors import UserError
 from tuneloop.inference.constraint import Guide
 from tuneloop.types import Sampling
+
+
+def require_valid(sampling: Sampling) -> None:
+    """Raise a UserError for values that mean nothing."""
+    s = sampling
+    for name, right, wanted in (
+            ("max_new_tokens", s.max_new_tokens >= 1, "1 or more"),
+            ("temperature", 0 <= s.temperature < math.inf, "0 (greedy) or more"),
+            ("top_p", 0 < s.top_p <= 1, "more than 0, at most 1 (all tokens)"),
+            ("top_k", s.top_k >= 0, "0 (all tokens) or more"),
+            ("min_p", 0 <= s.min_p <= 1, "0 (all tokens) to 1"),
+            ("top_logprobs", s.top_logprobs >= 0, "0 or more")):
+        if not right:
+            raise UserError(f"{name} is {getattr(s, name)}.", wanted=wanted)
 
 
 class Chooser:
@@ -80,5 +96,5 @@ def choose(logits: Tensor, choosers: list[Chooser]) -> list[Choice]:
 def _top(logprobs: Tensor, count: int) -> tuple[tuple[int, float], ...]:
     if not count:
         return ()
-    values, ids = logprobs.topk(count)
+    values, ids = logprobs.topk(min(count, len(logprobs)))
     return tuple(zip(ids.tolist(), values.tolist(), strict=True))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ class Pass:
     places: Tensor              # (B, m)
     length: int                 # places of the longest row, its new tokens included
 
-    @property
+    @cached_property
     def row_of(self) -> Tensor:
         """(B, 1), to index with beside `places`."""
         return torch.arange(self.rows.start, self.rows.stop, device=self.places.device).unsqueeze(1)
@@ -116,10 +117,9 @@ class Slots(Cache):  # type: ignore[misc]    # transformers is untyped
         return found
 
 
-def masks(config: Any, now: Pass, floats: torch.dtype | None) -> Any:
-    """Which places every new token sees: (B, 1, m, L), or one of those for each kind of layer.
-
-    True where it sees, or as numbers to add where `floats` is given.
+def masks(config: Any, now: Pass, dtype: torch.dtype) -> Any:
+    """Which places every new token sees: (B, 1, m, L) of 0, or of the smallest number, which is added to attention's
+    logits, where it does not; one of those for each kind of layer, where there are several.
     """
     place = torch.arange(now.length, device=now.places.device)
     at = now.places[:, None, :, None]
@@ -131,9 +131,7 @@ def masks(config: Any, now: Pass, floats: torch.dtype | None) -> Any:
                                                == at // config.attention_chunk_size)}
 
     def told(mask: Tensor) -> Tensor:
-        if floats is None:
-            return mask
-        return torch.zeros(mask.shape, dtype=floats, device=mask.device).masked_fill(~mask, torch.finfo(floats).min)
+        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
 
     kinds = kinds_of_layers(config)
     found = {kind: told(sees[kind]()) for kind in kinds}
@@ -157,6 +155,17 @@ def require_known(config: Any) -> None:
         raise ValueError(f"layers of another kind: {', '.join(sorted(unknown))}")
 
 
+def reach(config: Any) -> int | None:
+    """Positions up to which a row does not depend on how long it, or another one, will be; None: however long.
+
+    Beyond them LongRoPE (arXiv 2402.13753) turns all positions of a forward in another way.
+    """
+    given = getattr(config, "rope_parameters", None) or {}
+    found = [kind["original_max_position_embeddings"] for kind in (given, *given.values())
+             if isinstance(kind, dict) and kind.get("rope_type") == "longrope"]
+    return min(found, default=None)
+
+
 def _takes_mapping(config: Any) -> bool:
     return bool(getattr(config, "layer_types", None))
 
@@ -172,11 +181,11 @@ def attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, a
     rows, heads, new, size = query.shape
     groups = heads // key.shape[1]
     folded = query.reshape(rows, key.shape[1], groups * new, size)
-    mask = attention_mask
+    mask = attention_mask.to(query.dtype)
     if groups > 1 and new > 1:
         mask = mask.unsqueeze(2).expand(-1, -1, groups, -1, -1).reshape(rows, 1, groups * new, -1)
     out = torch.nn.functional.scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)
-    return out.reshape(rows, heads, new, size).transpose(1, 2), None
+    return out.reshape(rows, heads, new, value.shape[-1]).transpose(1, 2), None
 
 
 def register() -> None:

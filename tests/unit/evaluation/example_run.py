@@ -7,34 +7,42 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from example_audit import ATTACK, audited
 
 from tuneloop.evaluation.certificate import certify
 from tuneloop.evaluation.goal import Goal
+from tuneloop.evaluation.signing import write_signed
 from tuneloop.record import RunFolder
 from tuneloop.types import Answers
 
-ATTACK = "<script>alert('x')</script>"
+FIRST_KEYS = {"schema_version", "verdict", "sentence", "goal", "metric", "task", "test_rows", "scores", "differences",
+              "checks", "confidence", "resamples", "speaks_of", "test_rows_used_before", "notes", "run"}
+FIRST_OF_A_DIFFERENCE = {"metric", "from", "to", "value", "low", "high", "rows"}
 
 
-def example_run(path: Path, *, task: str = "labels", labels: int = 2, rows: int = 120) -> RunFolder:
-    """Everything that the report reads. Row 0's tuned answer is wrong in an open task, and tries to run a script."""
+def example_run(path: Path, *, task: str = "labels", labels: int = 2, rows: int = 120, audit: bool = False,
+                tuned: float = 0.7, goal: Goal | None = None, **parts: Any) -> RunFolder:
+    """Everything that the report reads. Row 0's tuned answer is wrong in an open task, and tries to run a script.
+
+    With `audit` more models answer, and the certificate holds all that it can (`parts` are for `audited`), else only
+    what certificates held at first. `tuned` is the share of right answers.
+    """
     folder = RunFolder.create_at(path)
     random = np.random.default_rng(7)
-    names = ["negative", "positive"] if labels == 2 else [f"label_{i:02}" for i in range(labels)]
-    if task == "labels":
-        references = [names[i] for i in random.integers(labels, size=rows)]
-        texts = {model: [r if random.random() < share else names[random.integers(labels)] for r in references]
-                 for model, share in (("base", 0.35), ("tuned", 0.7), ("rival", 0.5))}
-    else:
-        references = [f"Please open the page of order {i}, choose Return, and print the label.\nIt is free."
-                      for i in range(rows)]
-        texts = {"base": ["I am sorry, I cannot help with that. " * 8] * rows,
-                 "tuned": [r if random.random() < 0.4 else r.replace("choose Return, and", "then") for r in references]}
-        texts["tuned"][0] = ATTACK
+    references, texts = _answers(task, labels, rows, random, tuned)
+    if not audit:
+        texts = {name: of for name, of in texts.items() if name in ("base", "tuned", "rival")}
     answers = [Answers(name, given, *_likelihood(random, rows, name)) for name, given in texts.items()]
-    folder.write(certify(Goal(at_least=0.8, better_than_base_by=0.05), "labels" if task == "labels" else "open",
-                         references, answers, resamples=400, seed=1, used_before=1, context={"run": path.name}),
-                 "certificate.json")
+    goal = goal or Goal(at_least=0.8, better_than_base_by=0.05)
+    if audit:
+        certificate = audited(goal, task, references, answers, path.name, **parts)
+    else:
+        certificate = certify(goal, task, references, answers, resamples=400,  # type: ignore[arg-type]
+                              seed=1, used_before=1, context={"run": path.name})
+        certificate = {key: value for key, value in certificate.items() if key in FIRST_KEYS}
+        certificate["differences"] = [{key: value for key, value in entry.items() if key in FIRST_OF_A_DIFFERENCE}
+                                      for entry in certificate["differences"]]
+    folder.write(certificate, "certificate.json")
     for i, reference in enumerate(references):
         folder.file("evaluation").mkdir(exist_ok=True)
         folder.append({"row": i, "origin": {"file": "reviews.csv", "line": 12 + i},
@@ -44,13 +52,36 @@ def example_run(path: Path, *, task: str = "labels", labels: int = 2, rows: int 
                       "evaluation", "predictions.jsonl")
     _training(folder, random)
     _story(folder, path.name)
+    if audit:
+        write_signed(certificate, folder)
     return folder
+
+
+def _answers(task: str, labels: int, rows: int, random: np.random.Generator,
+             tuned: float) -> tuple[list[str], dict[str, list[str]]]:
+    """References, and what each model answered."""
+    shares = {"base": 0.35, "tuned": tuned, "rival": 0.5, "few_shot": 0.55, "optimised_prompt": 0.6,
+              "qwen3-1.7b-instruct-2507": 0.72}
+    if task != "open":
+        names = ["negative", "positive"] if labels == 2 else [f"label_{i:02}" for i in range(labels)]
+        references = [names[i] for i in random.integers(labels, size=rows)]
+        texts = {model: [r if random.random() < share else names[random.integers(labels)] for r in references]
+                 for model, share in shares.items()}
+        return references, texts
+    references = [f"Please open the page of order {i}, choose Return, and print the label.\nIt is free."
+                  for i in range(rows)]
+    short = [r.replace("choose Return, and", "then") for r in references]
+    texts = {"base": ["I am sorry, I cannot help with that. " * 8] * rows,
+             "tuned": [r if random.random() < 0.4 else s for r, s in zip(references, short, strict=True)],
+             "few_shot": [f"Of course! {s}" for s in short]}
+    texts["tuned"][0] = ATTACK
+    return references, texts
 
 
 def _likelihood(random: np.random.Generator, rows: int, name: str) -> tuple[list[float] | None, list[int] | None]:
     if name == "rival":
         return None, None
-    return (random.gamma(2, {"base": 1.1, "tuned": 0.2}[name], rows) * 3).tolist(), [3] * rows
+    return (random.gamma(2, {"base": 1.1, "tuned": 0.2}.get(name, 0.6), rows) * 3).tolist(), [3] * rows
 
 
 def _training(folder: RunFolder, random: np.random.Generator) -> None:

@@ -4,6 +4,7 @@ import re
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,7 +12,8 @@ from example_run import ATTACK, example_run
 
 from tuneloop.evaluation.charts import Axis, loss_chart
 from tuneloop.evaluation.report import readable, shape, write_card, write_report
-from tuneloop.evaluation.text import duration, file_size, points, words
+from tuneloop.evaluation.report_sections import check
+from tuneloop.evaluation.text import called, colour, duration, file_size, in_order, points, short_name, usd, words
 from tuneloop.record import RunFolder
 
 VOID = {"meta", "br", "link", "img"}
@@ -45,22 +47,141 @@ class Page(HTMLParser):
             self.headings.append(data)
 
 
-ALL = ["Scores", "The goal", "What the words mean", "How training went", "What it took", "Which labels are confused",
-       "Answers, side by side", "Answers during training", "The data", "Doing it again",
-       "Every setting, and where it came from"]
+FIRST = ["Scores", "The goal", "What the words mean", "How training went", "What it took", "Which labels are confused",
+         "Answers, side by side", "Answers during training", "The data", "Doing it again",
+         "Every setting, and where it came from"]
+ALL = ["Which answers people prefer", "Scores", "The goal", "Where it is good, and where not", "What it forgot",
+       "Other suites", "Safety", "The same rows, asked differently", "What it gives away", "What answers cost",
+       *FIRST[2:-1], "Whether to trust this", FIRST[-1]]
 
 
-@pytest.mark.parametrize("kind", [{"labels": 2}, {"labels": 20}, {"task": "open"}])
-def test_one_self_contained_page(tmp_path: Path, kind: dict[str, int | str]) -> None:
-    folder = example_run(tmp_path / "run", **kind)  # type: ignore[arg-type]
+def headings(of: list[str], task: str, judged: str = "") -> list[str]:
+    """Those that a page of this task has."""
+    others = set() if task == "labels" else {"Which labels are confused"}
+    others |= set() if judged or task == "open" else {ALL[0]}
+    return [{"Answers, side by side": "Which answer is preferred"}.get(h, h) if task == "pairs" else h
+            for h in of if h not in others]
+
+
+@pytest.mark.parametrize("kind", [
+    {"labels": 2}, {"labels": 20}, {"task": "open"}, {"audit": True}, {"audit": True, "labels": 20, "lost": 0.4},
+    {"audit": True, "task": "open"}, {"audit": True, "task": "open", "judged": "tuned"},
+    {"audit": True, "task": "pairs", "judged": "base", "price": False}])
+def test_one_self_contained_page(tmp_path: Path, kind: dict[str, Any]) -> None:
+    folder = example_run(tmp_path / "run", **kind)
     html = write_report(folder).read_text(encoding="utf-8")
     page = Page(html)
     assert page.open == []
-    assert page.headings == [h for h in ALL if "task" not in kind or h != "Which labels are confused"]
+    wanted = ALL if "audit" in kind else [*(ALL[:1] if "task" in kind else []), *FIRST]
+    assert page.headings == headings(wanted, kind.get("task", "labels"), kind.get("judged", ""))
     assert folder.read("certificate.json")["sentence"] in unescape(html)
     assert not page.tags & {"script", "link", "img", "iframe", "object"}
     assert not re.search(r"https?://|url\(|@import", html)
     assert not [value for name, value in page.attributes if name in ("src", "href") or name.startswith("on")]
+
+
+MAY_BE_MISSING = ["contenders", "differences", "slices", "forgetting", "suites", "safety", "robustness", "costs",
+                  "memorised", "personal", "checks", "advice", "signature", "blind"]
+
+
+@pytest.mark.parametrize("key", MAY_BE_MISSING)
+def test_any_part_may_be_missing_or_null(tmp_path: Path, key: str) -> None:
+    folder = example_run(tmp_path / "run", audit=True, rows=40, judged="tuned")
+    whole = folder.read("certificate.json")
+    full = write_report(folder).read_text(encoding="utf-8")
+    for without in ({k: v for k, v in whole.items() if k != key}, whole | {key: None}):
+        folder.write(without, "certificate.json")
+        html = write_report(folder).read_text(encoding="utf-8")
+        assert Page(html).open == []
+        assert len(html) < len(full)
+        write_card(folder)
+
+
+def numbers_of(value: Any) -> set[str]:
+    """Every number of a JSON value in every way that it may be written, without its sign."""
+    if isinstance(value, dict | list):
+        parts = value.values() if isinstance(value, dict) else value
+        return set().union(*map(numbers_of, parts)) if value else set()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return set()
+    size = abs(value)
+    return {f"{100 * size:.1f}", f"{size:,.2f}", f"{size:.3f}", f"{size:,}", f"{size:#.3g}", f"{size:,.1f}",
+            f"{size:.0f}", f"{1000 * size:.0f}"}
+
+
+class Cells(HTMLParser):
+    """The text of every cell with numbers, of the sections of the certificate."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.inside = False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("td", "th"):
+            self.inside = tag == "td" and "num" in (dict(attrs).get("class") or "").split()
+            self.found += [""] if self.inside else []
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = self.inside and tag != "td"
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.found[-1] += data
+
+
+@pytest.mark.parametrize("kind", [{"labels": 20, "lost": 0.4}, {"task": "open"}, {"task": "pairs"}])
+def test_every_number_shown_is_one_of_the_certificate(tmp_path: Path, kind: dict[str, Any]) -> None:
+    folder = example_run(tmp_path / "run", audit=True, **kind)
+    certificate = folder.read("certificate.json")
+    html = write_report(folder).read_text(encoding="utf-8")
+    cells = Cells(html[html.index("<h2>Scores"):html.index("<h2>What the words mean")]).found
+    known = numbers_of(certificate) | {"0.001"}     # what p-values are less than
+    shown = [number for cell in cells if not re.search(r"\d (s|min|h)\b", cell)
+             for number in re.findall(r"\d[\d,]*(?:\.\d+)?", cell)]
+    assert len(shown) > 300
+    assert [number for number in shown if number not in known] == []
+
+
+def test_what_has_got_better_or_worse_is_marked_so(tmp_path: Path) -> None:
+    folder = example_run(tmp_path / "run", audit=True, labels=20, lost=0.4, rows=300)
+    html = write_report(folder).read_text(encoding="utf-8").partition("The same rows, asked differently")[0]
+    cells = re.findall(r'<td class="num (up|down|unsure)">([^<]*)</td><td class="num">([^ <]+) to ([^<]+)</td>', html)
+    assert {kind for kind, *_ in cells} == {"up", "down", "unsure"}
+    for kind, *texts in cells:
+        value, low, high = (float(text.replace("−", "-")) for text in texts)
+        assert (kind == "unsure") == (low <= 0 <= high), texts
+        if kind != "unsure":
+            is_perplexity = len(texts[0].partition(".")[2]) == 2        # lower is better
+            assert (kind == "up") == ((value > 0) != is_perplexity), texts
+
+
+def test_the_signature_and_how_to_check_it(tmp_path: Path) -> None:
+    folder = example_run(tmp_path / "run", audit=True, rows=40)
+    signature = folder.read("certificate.json")["signature"]
+    html = unescape(write_report(folder).read_text(encoding="utf-8"))
+    assert signature["algorithm"] == "ed25519"
+    assert all(text in html for text in (signature["public_key"], signature["value"], signature["signed_at"],
+                                         "tuneloop certify run --verify", *signature["files"].values()))
+    unsigned = folder.read("certificate.json") | {"signature": {"algorithm": None, "files": {}, "why": "No key here."}}
+    folder.write(unsigned, "certificate.json")
+    html = write_report(folder).read_text(encoding="utf-8")
+    assert "<b>not signed</b>: No key here." in html
+    assert "The certificate is not signed: No key here." in write_card(folder).read_text(encoding="utf-8")
+
+
+def test_goals_in_words() -> None:
+    def title(what: str, bound: float) -> str:
+        made = check({"what": what, "verdict": "met", "value": 0.1, "low": 0.05, "high": 0.2, "bound": bound})
+        return str(made["title"])
+
+    assert title("accuracy of tuned ≥ 0.80", 0.8) == "Accuracy of at least 80.0%"
+    assert title("rouge_l of tuned − few_shot > 0.00", 0) == "ROUGE-L above that of the base with examples"
+    above, below = "more than 5.0 points above", "less than 2.0 points below"
+    assert title("accuracy of tuned − base > 0.05", 0.05) == f"Accuracy {above} that of the base model"
+    assert title("macro_f1 of tuned − base > -0.02", -0.02) == f"Macro-F1 {below} that of the base model"
+    assert title("drop in safety ≤ 0.05", 0.05) == "Drop in safety of at most 5.0 points"
 
 
 def test_texts_of_models_are_escaped(tmp_path: Path) -> None:
@@ -71,15 +192,15 @@ def test_texts_of_models_are_escaped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("file", "heading"), [
-    ("metrics.jsonl", "How training went"), ("samples.jsonl", "Answers during training"), ("plan.json", ALL[-1]),
+    ("metrics.jsonl", "How training went"), ("samples.jsonl", "Answers during training"), ("plan.json", FIRST[-1]),
     ("data/report.json", "The data"), ("evaluation/predictions.jsonl", "Answers, side by side"),
     ("certificate.json", "Scores"), ("record.json", "Doing it again")])
 def test_what_is_missing_is_left_out(tmp_path: Path, file: str, heading: str) -> None:
     folder = example_run(tmp_path / "run", rows=20)
     folder.file(file).unlink()
-    headings = Page(write_report(folder).read_text(encoding="utf-8")).headings
-    assert heading not in headings
-    assert len(headings) >= 6
+    shown = Page(write_report(folder).read_text(encoding="utf-8")).headings
+    assert heading not in shown
+    assert len(shown) >= 6
 
 
 def test_an_empty_folder_still_gives_a_page(tmp_path: Path) -> None:
@@ -96,7 +217,23 @@ def test_the_card(tmp_path: Path) -> None:
         "base_model": "HuggingFaceTB/SmolLM2-135M-Instruct", "library_name": "peft", "pipeline_tag": "text-generation",
         "tags": ["tuneloop", "lora", "sft"]}
     assert folder.read("certificate.json")["sentence"] in body
-    assert body.count("| TF-IDF rival |") == 2
+    assert body.count("| TF-IDF rival |") == 4
+
+
+@pytest.mark.parametrize("kind", [{"labels": 20, "lost": 0.4}, {"task": "open", "judged": "tuned"}, {"task": "pairs"}])
+def test_the_card_says_what_the_page_says(tmp_path: Path, kind: dict[str, Any]) -> None:
+    folder = example_run(tmp_path / "run", audit=True, **kind)
+    card = write_card(folder).read_text(encoding="utf-8")
+    html = unescape(write_report(folder).read_text(encoding="utf-8"))
+    for line in re.findall(r"^- \*\*.*\?\*\* (.*)$", card, re.MULTILINE)[:-1]:
+        text = line.partition(": ")[2] if ": " in line[:25] else line
+        assert text.replace("\\|", "|") in html
+    assert ATTACK not in card
+    tables = re.findall(r"(?:^\|.*\n)+", card, re.MULTILINE)
+    assert len(tables) >= 7
+    for table in tables:        # a pipe in the name of a slice is no border
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1, table
+        assert set(table.splitlines()[1]) == {"|", "-"}
 
 
 def test_loss_chart_takes_the_last_word_on_a_repeated_step() -> None:
@@ -136,5 +273,14 @@ def test_shapes_of_json() -> None:
 def test_numbers_in_words() -> None:
     assert [duration(s) for s in (None, 4.21, 59, 121, 7261)] == ["", "4.2 s", "59 s", "2 min 1 s", "2 h 1 min"]
     assert [file_size(b) for b in (12, 2_100_000_000)] == ["12 B", "2.1 GB"]
-    assert points(-0.053) == "−5.3"
+    assert [points(x) for x in (-0.053, 0.0, 0.0501)] == ["−5.3", "0.0", "+5.0"]
+    assert [usd(x) for x in (0, 0.0004, 0.03, 1.234, 1234.5)] == ["$0.00", "< $0.001", "$0.0300", "$1.23", "$1,234.50"]
     assert [words(k) for k in ("peak_memory_bytes", "my_file.csv")] == ["peak memory", "my_file.csv"]
+
+
+def test_names_of_models() -> None:
+    assert in_order(["tuned", "z", "rival", "a", "base"]) == ["base", "rival", "z", "a", "tuned"]
+    assert [called(name) for name in ("few_shot", "qwen3")] == ["Few-shot", "qwen3"]
+    assert short_name("qwen3-1.7b-instruct-2507") == "qwen3-1.7b-instr…"
+    assert short_name("/models/some/where/run-1/adapter") == "…re/run-1/adapter"
+    assert [colour(name) for name in ("optimised_prompt", "https://host/v1#m")] == ["optimised-prompt", "other"]

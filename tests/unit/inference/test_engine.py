@@ -14,8 +14,9 @@ from peft import LoraConfig, PromptTuningConfig, get_peft_model
 
 from tiny import FAMILIES, tiny_base, tiny_config, tiny_tokenizer
 from tuneloop.errors import UserError
-from tuneloop.inference.engine import Engine, Ticket
+from tuneloop.inference.engine import Engine
 from tuneloop.inference.local import answer
+from tuneloop.inference.tickets import Ticket
 from tuneloop.models.load import load_model
 from tuneloop.models.tokenizer import ChatTokenizer
 from tuneloop.types import Sampling
