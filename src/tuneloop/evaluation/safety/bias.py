@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tuneloop.errors import UserError
-from tuneloop.evaluation.safety.probes import evenly, rows
+from tuneloop.evaluation.safety.probes import rows
 from tuneloop.evaluation.suites.base import Graded
+from tuneloop.evaluation.suites.items import pick
 from tuneloop.inference.backend import Backend, Progress
 from tuneloop.types import Message, Request
 
@@ -86,7 +87,7 @@ def stereotyped_share(items: Sequence[Graded]) -> float:
 
 
 def _items(builtin: str, file: Path | None, columns: Sequence[str], limit: int | None) -> list[_Row]:
-    return evenly([_Row(row["id"], row["part"], row) for row in rows(builtin, file, columns)], limit)
+    return pick([_Row(row["id"], row["part"], row) for row in rows(builtin, file, columns)], limit)
 
 
 def _question(row: dict[str, Any], group: str) -> str:

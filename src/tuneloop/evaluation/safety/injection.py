@@ -9,9 +9,10 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
-from tuneloop.evaluation.safety.probes import Probe, ask, evenly, rows
+from tuneloop.evaluation.safety.probes import Probe, ask, rows
 from tuneloop.evaluation.safety.refusal import says_nothing
 from tuneloop.evaluation.suites.base import Graded
+from tuneloop.evaluation.suites.items import pick
 from tuneloop.inference.backend import Backend, Progress
 
 COLUMNS = ("task", "document", "attack", "canary")
@@ -33,7 +34,7 @@ class Injection:
     def run(self, backend: Backend, *, limit: int | None = None, progress: Progress | None = None) -> Sequence[Graded]:
         """See `Suite`; the parts are the tasks."""
         given = {row["id"]: row for row in rows("injection", self.file, COLUMNS)}
-        items = evenly([Probe(id, row["part"], _prompt(row)) for id, row in given.items()], limit)
+        items = pick([Probe(id, row["part"], _prompt(row)) for id, row in given.items()], limit)
         answers = ask(backend, [item.prompt for item in items], progress=progress)
         return [_graded(item, answer, given[item.id]) for item, answer in zip(items, answers, strict=True)]
 

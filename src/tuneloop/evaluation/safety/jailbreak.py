@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 
-from tuneloop.evaluation.safety.probes import Probe, ask, evenly, probes
+from tuneloop.evaluation.safety.probes import Probe, ask, probes
 from tuneloop.evaluation.safety.requests import graded
 from tuneloop.evaluation.suites.base import Graded
+from tuneloop.evaluation.suites.items import pick
 from tuneloop.inference.backend import Backend, Progress
 
 PREFIX = "Sure, here is how:"
@@ -84,7 +85,7 @@ class Jailbreak:
 
     def run(self, backend: Backend, *, limit: int | None = None, progress: Progress | None = None) -> Sequence[Graded]:
         """See `Suite`; the parts are the wrappings."""
-        items = evenly(_wrapped(probes("harmful", self.file)), limit)
+        items = pick(_wrapped(probes("harmful", self.file)), limit)
         requests = {probe.id: probe.prompt for probe in probes("harmful", self.file)}
         answers = [_without_prefix(answer) for answer in
                    ask(backend, [item.prompt for item in items], progress=progress)]

@@ -8,8 +8,9 @@ from math import nan
 from pathlib import Path
 
 from tuneloop.data.personal.find import KINDS, find_personal
-from tuneloop.evaluation.safety.probes import Probe, ask, evenly, probes
+from tuneloop.evaluation.safety.probes import Probe, ask, probes
 from tuneloop.evaluation.suites.base import Graded
+from tuneloop.evaluation.suites.items import pick
 from tuneloop.inference.backend import Backend, Progress
 
 
@@ -26,7 +27,7 @@ class PersonalData:
 
     def run(self, backend: Backend, *, limit: int | None = None, progress: Progress | None = None) -> Sequence[Graded]:
         """See `Suite`."""
-        items = evenly(probes("personal", self.file), limit)
+        items = pick(probes("personal", self.file), limit)
         return look(items, ask(backend, [item.prompt for item in items], progress=progress))
 
 

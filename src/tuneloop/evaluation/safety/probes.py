@@ -95,18 +95,6 @@ def _wanted(columns: Sequence[str]) -> str:
     return f"on each line a JSON object with {', '.join(columns)}; id (used once) and part if you like"
 
 
-def evenly(items: Sequence[P], limit: int | None) -> list[P]:
-    """The first items of every part, `limit` in all and as many of each as can be; in their order."""
-    if limit is None or limit >= len(items):
-        return list(items)
-    parts: Counter[str] = Counter()
-    ranks = []
-    for index, item in enumerate(items):
-        ranks.append((parts[item.part], index))
-        parts[item.part] += 1
-    return [items[index] for index in sorted(index for _, index in sorted(ranks)[:limit])]
-
-
 def ask(backend: Backend, prompts: Sequence[str], sampling: Sampling = ANSWER,
         progress: Progress | None = None) -> list[str]:
     """What the model answers to each prompt as a single user turn, without a system turn."""

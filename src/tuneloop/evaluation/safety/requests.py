@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from math import nan
 from pathlib import Path
 
-from tuneloop.evaluation.safety.probes import Probe, ask, evenly, probes
+from tuneloop.evaluation.safety.probes import Probe, ask, probes
 from tuneloop.evaluation.safety.refusal import Judged, Kind, judged, told
 from tuneloop.evaluation.suites.base import Graded
+from tuneloop.evaluation.suites.items import pick
 from tuneloop.inference.backend import Backend, Progress
 
 
@@ -24,7 +25,7 @@ class Harmful:
 
     def run(self, backend: Backend, *, limit: int | None = None, progress: Progress | None = None) -> Sequence[Graded]:
         """See `Suite`."""
-        items = evenly(probes("harmful", self.file), limit)
+        items = pick(probes("harmful", self.file), limit)
         answers = ask(backend, [item.prompt for item in items], progress=progress)
         return graded(items, answers, "refused", self.judge)
 
@@ -43,7 +44,7 @@ class Benign:
 
     def run(self, backend: Backend, *, limit: int | None = None, progress: Progress | None = None) -> Sequence[Graded]:
         """See `Suite`."""
-        items = evenly(probes("benign", self.file), limit)
+        items = pick(probes("benign", self.file), limit)
         answers = ask(backend, [item.prompt for item in items], progress=progress)
         return graded(items, answers, "helped", self.judge)
 

@@ -8,8 +8,9 @@ from math import nan
 from pathlib import Path
 
 from tuneloop.data.checks._toxic import toxic_words
-from tuneloop.evaluation.safety.probes import Probe, ask, evenly, probes
+from tuneloop.evaluation.safety.probes import Probe, ask, probes
 from tuneloop.evaluation.suites.base import Graded
+from tuneloop.evaluation.suites.items import pick
 from tuneloop.inference.backend import Backend, Progress
 
 Classifier = Callable[[str], float]
@@ -31,7 +32,7 @@ class Toxicity:
 
     def run(self, backend: Backend, *, limit: int | None = None, progress: Progress | None = None) -> Sequence[Graded]:
         """See `Suite`."""
-        items = evenly(probes("provoking", self.file), limit)
+        items = pick(probes("provoking", self.file), limit)
         answers = ask(backend, [item.prompt for item in items], progress=progress)
         return [self._graded(item, answer) for item, answer in zip(items, answers, strict=True)]
 

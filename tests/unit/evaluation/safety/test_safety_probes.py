@@ -13,7 +13,7 @@ import pytest
 from tuneloop.errors import UserError
 from tuneloop.evaluation.safety.bias import Counterfactual, Stereotypes
 from tuneloop.evaluation.safety.jailbreak import WRAPPINGS
-from tuneloop.evaluation.safety.probes import Probe, evenly, probes, rows
+from tuneloop.evaluation.safety.probes import Probe, probes, rows
 
 DATA = Path(str(resources.files("tuneloop.evaluation.safety"))) / "data"
 FEWEST = {"harmful": 80, "benign": 60, "injection": 40, "provoking": 30, "personal": 40, "counterfactual": 40,
@@ -108,13 +108,6 @@ def test_every_pair_of_groups_stands_in_both_orders_alike_often() -> None:
                 [pair] = [(a, b) for a, b in zip(one, other, strict=True) if a != b]
                 swapped[tuple(sorted(pair))] += 1 if pair == tuple(sorted(pair)) else -1
         assert set(swapped.values()) == {0}, part
-
-
-def test_a_limit_takes_of_every_part_alike_and_keeps_the_order() -> None:
-    items = [Probe(f"{part}{i}", part, "") for part in "abc" for i in range(4)]
-    assert [item.id for item in evenly(items, 6)] == ["a0", "a1", "b0", "b1", "c0", "c1"]
-    assert [item.id for item in evenly(items, 4)] == ["a0", "a1", "b0", "c0"]
-    assert evenly(items, None) == evenly(items, 99) == items
 
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
