@@ -21,7 +21,7 @@ END = 2
 LARGE = {"fuyu", "got_ocr2", "moss_transcribe_diarize", "phi4_multimodal"}      # their other parts have no tiny version
 NOT_LEFT_TO_RIGHT = {"xlnet"}
 BY_FORWARD = {"camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl",
-              "prophetnet", "cpmant", "minimax"}
+              "prophetnet", "cpmant", "minimax", "moshi"}
 """`generate` of transformers says something else than the model's own forward, with which it is trained and scored."""
 
 WINDOWS = ("sliding_window", "sliding_window_size", "window_size", "attention_window_size", "local_attention",

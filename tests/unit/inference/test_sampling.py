@@ -13,7 +13,7 @@ import torch
 from tiny import tiny_base
 from tuneloop.errors import UserError
 from tuneloop.inference.constraint import Guide
-from tuneloop.inference.local import Local
+from tuneloop.inference.local import PAIRS_TRIED, Local, rows_to_score
 from tuneloop.inference.sampling import Chooser, choose, shares
 from tuneloop.inference.text import TextSoFar
 from tuneloop.models.load import load_model
@@ -125,6 +125,23 @@ def test_answers_end_before_a_stop(local: Local) -> None:
     assert len(cut.token_ids) < len(whole.token_ids)
 
 
+def test_every_part_of_an_answer_can_stop_it(local: Local) -> None:
+    """Across tokens' borders, in a stream and at once; an empty stop stops nothing."""
+    [whole] = local.generate([ASK], Sampling(12))
+    text = local.tokenizer.decode(whole.token_ids, special=False)
+    for start in range(1, len(text)):
+        for length in (1, 3, len(text)):
+            stop = text[start:start + length]
+            sampling, before = Sampling(12, stop=(stop,)), text[:text.index(stop)]
+            *pieces, last = local.stream(ASK, sampling)
+            assert isinstance(last, Completion)
+            assert "".join(map(str, pieces)) == before
+            assert (last.text, last.stopped) == (before.strip(), True)
+            assert [last] == local.generate([ASK], sampling)
+    assert local.generate([ASK], Sampling(12, stop=("",))) == [whole]
+    assert local.generate([ASK], Sampling(12, stop=(text,)))[0].text == ""
+
+
 def test_a_stream_is_the_answer(local: Local) -> None:
     [wanted] = local.generate([ASK], Sampling(12))
     *pieces, last = local.stream(ASK, Sampling(12))
@@ -162,6 +179,35 @@ def test_answers_keep_to_their_constraint(constraint: Constraint, holds: Any, te
 
 
 @pytest.mark.parametrize(("constraint", "said"), [
+    (Constraint(choices=("yes", "yes please", "né “q” \\ \n日本")), {"yes", "yes please", "né “q” \\ \n日本"}),
+    (Constraint(regex="(ab)?"), {"", "ab"}), (Constraint(choices=("", "a")), {"", "a"}),
+    (Constraint(choices=("a", "a")), {"a"})])
+def test_answers_that_begin_others_and_no_answer_at_all(constraint: Constraint, said: set[str], local: Local) -> None:
+    pytest.importorskip("llguidance")
+    found = set()
+    for seed in range(25):
+        sampling = Sampling(60, temperature=2.5, seed=seed, constraint=constraint)
+        [got] = local.generate([ASK], sampling)
+        assert got.stopped
+        assert [got] == local.generate([ASK], sampling)
+        assert "es" not in local.generate([ASK], replace(sampling, stop=("es",)))[0].text
+        found.add(got.text)
+    assert found <= said
+    assert len(found) >= min(len(said), 2)
+
+
+def test_a_constraint_may_need_more_than_there_is_room_for(local: Local) -> None:
+    pytest.importorskip("llguidance")
+    [got] = local.generate([ASK], Sampling(3, constraint=Constraint(regex="[ab]{40}")))
+    assert (set(got.text) <= {"a", "b"}, len(got.token_ids), got.stopped) == (True, 3, False)
+
+
+def test_more_top_log_probs_than_tokens() -> None:
+    [got] = choose(LOGITS.unsqueeze(0), [Chooser(Sampling(top_logprobs=1000))])
+    assert len(got.top) == 50
+
+
+@pytest.mark.parametrize(("constraint", "said"), [
     (Constraint(json_schema="{"), "cannot be read"), (Constraint(), "names nothing"),
     (Constraint(regex="a", choices=("b",)), "regex and choices"), (Constraint(regex="(a"), "cannot be"),
     (Constraint(json_schema='{"type": "thing"}'), "cannot be"),
@@ -188,6 +234,37 @@ def test_scores_are_those_of_the_rows(local: Local) -> None:
         assert scored.total == pytest.approx(sum(each), abs=1e-4)
         assert scored.without_end == pytest.approx(sum(each[:-1]), abs=1e-4)
         assert scored.tokens == len(each)
+
+
+def through_template(request: Request, answer: str, tokenizer: ChatTokenizer) -> list[int]:
+    """By the texts: all that the template makes of it, up to the end of the answer's turn."""
+    ids = tokenizer.encode([tokenizer.full_text([*request.messages, Message("assistant", answer)])])[0]
+    return ids[:len(ids) - ids[::-1].index(tokenizer.end_of_turn_id)]
+
+
+def test_requests_and_answers_go_through_the_template_once(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [Request((Message("user", f"{i} My order has not arrived yet"),)) for i in range(20)]
+    labels = [f"label {i}" for i in range(15)]
+    requests, answers = [r for r in asked for _ in labels], labels * len(asked)
+    wanted = [through_template(r, a, local.tokenizer) for r, a in zip(requests, answers, strict=True)]
+    rendered = []
+    template = ChatTokenizer.full_text
+    monkeypatch.setattr(ChatTokenizer, "full_text", lambda *args: rendered.append(1) or template(*args))
+    rows = rows_to_score(requests, answers, local.tokenizer)
+    assert [row.ids.tolist() for row in rows] == wanted
+    assert all(row.last_answer.tolist() == local.tokenizer.encode([f"{a}<|im_end|>"])[0]
+               for row, a in zip(rows, answers, strict=True))
+    assert len(rendered) <= len(asked) + len(labels) + PAIRS_TRIED
+
+
+def test_answers_to_one_request_are_scored_together_within_the_budget(local: Local) -> None:
+    answers = [f"label {i}" for i in range(12)]
+    wanted = [local.score([request], [answer])[0].total for request in (ASK, Request((Message("user", "What?"),)))
+              for answer in answers]
+    small = local.beside("small", None)
+    small.token_budget = 60
+    requests = [ASK] * 12 + [Request((Message("user", "What?"),))] * 12
+    assert [s.total for s in small.score(requests, answers * 2)] == pytest.approx(wanted, abs=1e-4)
 
 
 def test_scores_of_plain_texts(local: Local) -> None:
