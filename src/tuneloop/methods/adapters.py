@@ -101,7 +101,10 @@ class Method(PeftMethod):
                         fix="export the adapter instead: --to adapter")
 
     def learning_rate(self, parameters: int) -> tuple[float, str]:
-        return 1e-4, "that of Pfeiffer et al. (2005.00247), within the 3e-5 to 3e-3 that Houlsby et al. tried"
+        if parameters >= 1e9:
+            return 3e-4, "within the 3e-5 to 3e-3 that Houlsby et al. (1902.00751) tried; lower for larger bases"
+        return 1e-3, ("within the 3e-5 to 3e-3 that Houlsby et al. (1902.00751) tried; the 1e-4 of Pfeiffer et al. "
+                      "(2005.00247) hardly moved a small base in 125 steps")
 
     def count(self, shape: Shape) -> int:
         size, adapters = self._size(shape.hidden), shape.layers * (2 if self.placement == "houlsby" else 1)

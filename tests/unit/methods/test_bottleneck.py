@@ -323,8 +323,9 @@ def test_the_plan_needs_no_torch_and_a_bottleneck_is_never_empty(folder_of: Call
     shape = dataclasses.replace(read_shape(folder_of("llama")), hidden=8, layers=3)
     assert adapters.Method().count(shape) == 3 * (2 * 8 + 1 + 8)
     assert adapters.Method(placement="houlsby", reduction=2).count(shape) == 6 * (2 * 8 * 4 + 4 + 8)
-    rate, why = adapters.Method().learning_rate(10**9)
-    assert rate == 1e-4
+    rate, why = adapters.Method().learning_rate(10**8)
+    assert rate == 1e-3
+    assert adapters.Method().learning_rate(10**9)[0] == 3e-4
     assert "2005.00247" in why
 
 
