@@ -214,7 +214,7 @@ def test_run_until_a_stage_answers_with_the_record(finished: Path, tmp_path: Pat
     done = invoke("run", finished / "recipe.yaml", "--until", "plan", "--runs", tmp_path, "--json")
     record = json.loads(done.stdout)
     assert Path(record["folder"]).parent == tmp_path
-    assert record["seeds"] == {"all": 0}
+    assert record["seeds"] == {"all": 0, "training": 0}
 
 
 # --- chat ------------------------------------------------------------------------------------------------------------
