@@ -30,6 +30,7 @@ goal: {metric: accuracy, at_least: 0.75, better_than_base_by: 0.05}
 method: {kind: lora, rank: 16}
 objective: sft
 training: {epochs: 1, batch_size: 16}
+evaluation: {prompt_search: 0, suites: [knowledge, fluency]}      # what takes minutes on a CPU is left out
 """
 LABELS = {"0": "negative", "1": "positive"}
 
