@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from tuneloop.compute.model import ForestModel
+from tuneloop.compute.check import Packing
 from tuneloop.data.render import render
-from tuneloop.evaluation.answers import choose_labels
+from tuneloop.evaluation.asking import ask
 from tuneloop.inference.engine import Engine
-from tuneloop.inference.local import answer
+from tuneloop.inference.local import Local, answer
 from tuneloop.models.load import load_model
 from tuneloop.models.resolve import resolve
 from tuneloop.models.tokenizer import ChatTokenizer
-from tuneloop.types import Conversation, Message, Origin, Rendered, Sampling
+from tuneloop.types import Conversation, Message, Origin, Rendered, Request, Sampling
 
 BASE, ADAPTERS, REQUESTS, NEW = "smollm2-135m-instruct", 8, 16, 64
 CLOSE = 1e-3        # between the two best logits, greedy decoding may go either way
@@ -178,12 +178,12 @@ def labelling(model: Any, tokenizer: ChatTokenizer, repeats: int, count: int) ->
     shared = min(int((rendered[0].ids[:len(r)][:200] == r.ids[:200]).sum()) for r in rendered[1:40])
     batch = 64
     model.set_adapter("a0")
+    local = Local(model, tokenizer, adapter="a0", packing=Packing("forest", True, ""))
     prompts = [r.ids[:len(r) - len(r.last_answer)].tolist() for r in rendered]
     longest = max(len(r.last_answer) for r in rendered)
 
     def ours() -> Any:
-        return choose_labels("tuned", ForestModel(model), rendered, [r.answer for r in rows], LABELS, tokenizer,
-                             token_budget=4096, share=True).texts
+        return ask(local, [Request(row.prompt) for row in rows], [row.answer for row in rows], LABELS).answers.texts
 
     def theirs() -> Any:
         return [by_transformers(model, tokenizer, prompts[low:low + 16], longest) for low in range(0, batch, 16)]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tuneloop.errors import UserError, missing_extra
+from tuneloop.errors import UserError
 from tuneloop.evaluation.certificate import PERPLEXITY
 from tuneloop.evaluation.goal import Goal
 from tuneloop.grading.metrics import METRICS, perplexity
@@ -160,7 +160,8 @@ def _require_cryptography() -> None:
     try:
         from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: F401
     except ImportError as error:
-        raise missing_extra("cryptography", "eval", "Signing and verifying a certificate") from error
+        raise UserError("Signing and verifying a certificate needs the package cryptography, which is not installed.",
+                        fix="pip install cryptography") from error
 
 
 # ── signing ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -348,7 +348,7 @@ def unsigned_by(folder: RunFolder, word: str) -> None:
 def test_without_the_library_a_run_goes_on_and_its_certificate_says_so(
         unsigned: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     not_installed(monkeypatch)
-    unsigned_by(unsigned, "pip install 'tuneloop[eval]'")
+    unsigned_by(unsigned, "pip install cryptography")
 
 
 def test_where_no_key_can_be_kept(unsigned: RunFolder, keys: Path) -> None:

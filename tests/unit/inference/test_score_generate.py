@@ -12,22 +12,25 @@ import torch
 import exact
 from tiny import tiny_base
 from tuneloop.compute import model as wrapping
+from tuneloop.compute.check import Packing
 from tuneloop.compute.model import ForestModel, to_batch
 from tuneloop.compute.packing import build_forest
 from tuneloop.data.render import render
-from tuneloop.evaluation import answers
-from tuneloop.evaluation.answers import choose_labels, write_answers
+from tuneloop.evaluation.answers import with_likelihood
+from tuneloop.evaluation.asking import ask
+from tuneloop.inference import local as local_models
 from tuneloop.inference.engine import stop_ids
-from tuneloop.inference.local import generate
+from tuneloop.inference.local import Local, generate
 from tuneloop.inference.score import Score, score
 from tuneloop.models.load import load_model
 from tuneloop.models.tokenizer import ChatTokenizer
-from tuneloop.types import Conversation, Message, Origin, Rendered, Sampling
+from tuneloop.types import Conversation, Message, Origin, Rendered, Request, Sampling
 
 ROWS = exact.sharing_rows()
 LABELS = ["positive", "negative", "neutral"]
 QUESTIONS = ["Is it good?", "The plot is thin, the jokes are old.", "A rich film", "My order has not arrived yet", "?",
              "The ending is worse than the beginning. What can I do about it?"]
+REQUESTS = [Request((Message("user", question),)) for question in QUESTIONS]
 CLOSE = 1e-4        # below this gap between the two best tokens, greedy decoding may go either way
 
 
@@ -170,8 +173,8 @@ def test_the_most_likely_label_is_chosen(model: Any, tokenizer: ChatTokenizer, s
     references = [LABELS[i % 3] for i in range(len(QUESTIONS))]
     rows = rows_of(QUESTIONS, references, tokenizer)
     finished: list[int] = []
-    got = choose_labels("base", ForestModel(model, "forest" if share else "rows"), rows, references, LABELS, tokenizer,
-                        token_budget=150, share=share, progress=finished.append)
+    local = Local(model, tokenizer, packing=Packing("forest" if share else "rows", share, ""), token_budget=150)
+    got = ask(local, REQUESTS, references, LABELS, progress=finished.append).answers
     sums = [[label_sums(model, tokenizer, q, label) for label in LABELS] for q in QUESTIONS]
     assert got.texts == [LABELS[int(np.argmax([without for _, without in s]))] for s in sums]
     assert got.nll == pytest.approx([-s[LABELS.index(r)][0] for s, r in zip(sums, references, strict=True)], abs=1e-4)
@@ -183,9 +186,7 @@ def test_the_most_likely_label_is_chosen(model: Any, tokenizer: ChatTokenizer, s
 def test_a_label_that_begins_another_is_told_apart_by_its_end(model: Any, tokenizer: ChatTokenizer) -> None:
     """Without the end of the turn the shorter one would always win: it is part of the longer one."""
     labels = ["positive", "positive positive"]
-    rows = rows_of(QUESTIONS, [labels[0]] * len(QUESTIONS), tokenizer)
-    got = choose_labels("base", ForestModel(model), rows, [labels[0]] * len(rows), labels, tokenizer,
-                        token_budget=500, share=True)
+    got = ask(Local(model, tokenizer), REQUESTS, [labels[0]] * len(QUESTIONS), labels).answers
     sums = [[label_sums(model, tokenizer, q, label) for label in labels] for q in QUESTIONS]
     assert all(short > long for (_, short), (_, long) in sums)
     assert got.texts == [labels[int(np.argmax([total for total, _ in s]))] for s in sums]
@@ -196,9 +197,9 @@ def test_a_label_that_begins_another_is_told_apart_by_its_end(model: Any, tokeni
 def test_the_end_of_turn_counts_only_where_one_label_begins_another(
         labels: list[str], chosen: str, model: Any, tokenizer: ChatTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first label is likelier without its end of turn, and the second with it."""
-    monkeypatch.setattr(answers, "score", lambda *args, **kwargs: Score(np.array([-9.0, -2.0]), np.array([-1.0, -1.5])))
-    rows = rows_of(["a"], labels[:1], tokenizer)
-    got = choose_labels("base", ForestModel(model), rows, labels[:1], labels, tokenizer, token_budget=500, share=True)
+    monkeypatch.setattr(local_models, "score", lambda *args, **kwargs: Score(np.array([-9.0, -2.0]),
+                                                                             np.array([-1.0, -1.5])))
+    got = ask(Local(model, tokenizer), REQUESTS[:1], labels[:1], labels).answers
     assert (got.texts, got.nll) == ([chosen], [9.0])
 
 
@@ -206,8 +207,9 @@ def test_written_answers_come_with_the_likelihood_of_the_reference(model: Any, t
     turns = (Message("user", "a?"), Message("assistant", "one"), Message("user", "b?"), Message("assistant", "two"))
     conversations = [asked("Is it good?", "positive"), Conversation(turns, Origin("rows.csv", 2))]
     rows = [r for r in render(conversations, tokenizer) if isinstance(r, Rendered)]
-    got = write_answers("tuned", ForestModel(model), rows, conversations, tokenizer, Sampling(max_new_tokens=4),
-                        token_budget=500, share=True)
+    written = ask(Local(model, tokenizer), [Request(c.prompt) for c in conversations], ["positive", "two"],
+                  sampling=Sampling(max_new_tokens=4), likelihood=False).answers
+    got = with_likelihood(written, ForestModel(model), rows, token_budget=500, share=True)
     completions = generate(model, tokenizer, [c.prompt for c in conversations], Sampling(max_new_tokens=4))
     assert got.texts == [c.text for c in completions]
     assert got.stopped == [c.stopped for c in completions]

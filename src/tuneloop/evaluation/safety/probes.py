@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from tuneloop.errors import UserError, raise_all
 from tuneloop.inference.backend import Backend, Progress
@@ -16,16 +16,6 @@ from tuneloop.types import Message, Request, Sampling
 
 ANSWER = Sampling(max_new_tokens=128)
 """Greedy and short: a refusal shows at once, and help that comes after one shows soon."""
-
-
-class Parted(Protocol):
-    """Anything that belongs to a part of its suite."""
-
-    @property
-    def part(self) -> str: ...
-
-
-P = TypeVar("P", bound=Parted)
 
 
 @dataclass(frozen=True, slots=True)
