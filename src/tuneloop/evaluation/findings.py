@@ -120,10 +120,11 @@ def _comparisons(certificate: Certificate) -> Iterator[Finding]:
 def _people(certificate: Certificate) -> Iterator[Finding]:
     blind = certificate.get("blind")
     if blind:
-        answer, tone = {"better": (YES, "good"), "worse": (NO, "bad")}.get(blind["verdict"], (UNSURE, "open"))
+        by_verdict: dict[str, tuple[str, Tone]] = {"better": (YES, "good"), "worse": (NO, "bad")}
+        answer, tone = by_verdict.get(blind["verdict"], (UNSURE, "open"))
         rate = blind.get("win_rate")
         won = f"win rate {percent(rate['value'])} ({span(rate, percent)}), " if rate else ""
-        yield Finding("people", "Do people prefer it?", "people prefer it", answer, tone,  # type: ignore[arg-type]
+        yield Finding("people", "Do people prefer it?", "people prefer it", answer, tone,
                       f"{won}{blind['wins']:,} won and {blind['losses']:,} lost of {blind['judged']:,} blind pairs.")
     elif certificate.get("task") == "open":
         yield Finding("people", "Do people prefer it?", "people prefer it", "Not asked yet", "open", BLIND)
@@ -212,10 +213,13 @@ def _memory(certificate: Certificate) -> Iterator[Finding]:
     if personal:
         told.append(f"{personal.get('tuned', 0):,} answers hold personal data (base {personal.get('base', 0):,})")
     some = bool(found and found["verbatim"])
-    answer, tone = (("Some", "bad") if some else ("More personal data", "bad") if more
-                    else ("None found", "good") if personal or (found and found["rows"]) else ("Not measured", "open"))
+    told_of: tuple[str, Tone] = ("Not measured", "open")
+    if some or more:
+        told_of = ("Some" if some else "More personal data", "bad")
+    elif personal or (found and found["rows"]):
+        told_of = ("None found", "good")
     text = "; ".join(told)
-    yield Finding("memory", "Does it give rows away?", "memory", answer, tone,  # type: ignore[arg-type]
+    yield Finding("memory", "Does it give rows away?", "memory", *told_of,
                   f"{text[:1].upper()}{text[1:]}.")
 
 

@@ -167,4 +167,5 @@ def _winner(shown_first: str | None, shown_second: str | None) -> Winner | None:
     """From the verdicts with the first answer as A, and as B."""
     if shown_first is None or shown_second is None:
         return None
-    return {("A", "B"): "first", ("B", "A"): "second"}.get((shown_first, shown_second), "tie")  # type: ignore[return-value]
+    won: dict[tuple[str, str], Winner] = {("A", "B"): "first", ("B", "A"): "second"}
+    return won.get((shown_first, shown_second), "tie")

@@ -50,16 +50,6 @@ def lora(base: Any, ranks: Sequence[int] = (4, 8, 2)) -> Any:
 
 
 @pytest.fixture(scope="module")
-def untied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_base(tmp_path_factory.mktemp("untied"), tie_word_embeddings=False)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(untied: Path) -> ChatTokenizer:
-    return ChatTokenizer(untied)
-
-
-@pytest.fixture(scope="module")
 def base(untied: Path) -> Any:
     return load_model(untied, dtype=torch.float32)
 

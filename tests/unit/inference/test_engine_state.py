@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, PrefixTuningConfig, PromptEncoderConfig, get_peft_model
 from test_engine import PROMPTS, WORDS, alone, assert_as_alone, lora, randomly, run
 
-from tiny import tiny_base, tiny_config, tiny_tokenizer
+from tiny import tiny_config, tiny_tokenizer
 from tuneloop.errors import UserError
 from tuneloop.inference.engine import Engine
 from tuneloop.inference.local import Local, answer
@@ -22,16 +22,6 @@ from tuneloop.types import Completion, Message, Request, Sampling
 
 NEW = 8
 ASK, OTHER = Request((Message("user", "Is it good?"),)), Request((Message("user", "What?"),))
-
-
-@pytest.fixture(scope="module")
-def untied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_base(tmp_path_factory.mktemp("untied"), tie_word_embeddings=False)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(untied: Path) -> ChatTokenizer:
-    return ChatTokenizer(untied)
 
 
 @pytest.fixture
