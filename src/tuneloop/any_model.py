@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneloop.errors import UserError
+from tuneloop.evaluation.cache import Cached
 from tuneloop.models.aliases import aliases
 from tuneloop.models.resolve import Say, resolve
 from tuneloop.record import RunFolder, find_runs, read_json
@@ -17,6 +19,7 @@ from tuneloop.types import Completion, Request, Sampling, Scored
 if TYPE_CHECKING:
     from tuneloop.inference.backend import Backend, Progress
     from tuneloop.inference.local import Local
+    from tuneloop.methods.base import MethodSpec
     from tuneloop.models.tokenizer import ChatTokenizer
 
 Loaded = tuple[Any, "ChatTokenizer"]
@@ -56,6 +59,21 @@ class Waiting:
             model, tokenizer = self._load()
             self._local = Local(model, tokenizer, name=self.name, identity=self.identity, adapter=in_use(model))
         return self._local
+
+
+@contextmanager
+def asking(backend: Backend, folder: Path | None = None) -> Iterator[Cached]:
+    """A model whose answers are kept by content, in the user's cache folder unless given; one of this machine is loaded
+    only for answers that are not there, and lets go of its memory afterwards.
+    """
+    waits = backend if isinstance(backend, Waiting) else None
+    cached = Cached(backend, folder, **({"prepare": waits.load} if waits else {}))
+    try:
+        yield cached
+    finally:
+        cached.close()
+        if waits:
+            waits.release()
 
 
 def open_any(called: str, runs: Path, *, base: str | None = None, key_env: str = "", template_of: str = "",
@@ -137,10 +155,9 @@ def _tuned(run: RunFolder, name: str, say: Say) -> Waiting:
 
     recipe = load_recipe(run.file("recipe.yaml"), run_own_code=False)
     artefact = trained_folder(run, recipe.method)
-    whole = recipe.method.artefact != "adapter"
+    whole = recipe.method.artefact != "adapter"     # which needs no base
     base = artefact if whole else resolve(recipe.base, recipe.root, say=say).path
-    asked = str(sorted(recipe.method.load_options().items()))       # a quantised base answers differently
-    return Waiting(name, identity_of(base, artefact, *([] if whole else [artefact]), more=asked), lambda: open_run(run))
+    return Waiting(name, identity_of_tuned(base, artefact, recipe.method), lambda: open_run(run))
 
 
 def _remote(called: str, name: str, key_env: str, template_of: str, say: Say) -> Backend:
@@ -154,6 +171,17 @@ def _remote(called: str, name: str, key_env: str, template_of: str, say: Say) ->
     remote.check()
     remote.name = name if model else remote.model
     return remote
+
+
+def identity_of_tuned(base: Path, artefact: Path, method: MethodSpec) -> str:
+    """The same of what a method trained: an adapter on its base, or a whole model."""
+    whole = method.artefact != "adapter"
+    return identity_of(artefact if whole else base, artefact, *([] if whole else [artefact]), more=loaded_as(method))
+
+
+def loaded_as(method: MethodSpec) -> str:
+    """How a method has its base loaded: a quantised one answers differently."""
+    return str(sorted(method.load_options().items()))
 
 
 def identity_of(base: Path, tokenizer: Path, *adapters: Path, more: str = "") -> str:

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuneloop.any_model import asking, open_any
 from tuneloop.errors import UserError
 from tuneloop.evaluation.asking import Asked, ask
-from tuneloop.evaluation.cache import Cached
 from tuneloop.evaluation.contenders import (
     FEW_SHOT,
     OPTIMISED,
@@ -80,6 +79,9 @@ class Contest:
                 found += self._try(FEW_SHOT, lambda: self._ask(self._few_shot(session)))
             if spec.prompt_search:
                 found += self._try(OPTIMISED, lambda: self._ask(self._better_prompt(session)))
+            kept = [name for name in self._known() if name not in ("base", "tuned", FEW_SHOT, OPTIMISED)]
+            if kept and len(kept) == len(spec.compare_to):      # a resumed run needs no server again
+                return found + [Answers(**self.folder.read("evaluation", f"{Path(name).name}.json")) for name in kept]
             for rival in self._rivals():
                 found += self._try(rival.name, partial(self._ask, rival))
         return found
@@ -91,7 +93,7 @@ class Contest:
         if not recipe.evaluation.suites or "scores" in recipe.objective.needs:
             return {}
         if not self.folder.has("evaluation", file):
-            with self._asking(session.backend(name)) as backend:
+            with asking(session.backend(name)) as backend:
                 graded = self._graded(backend, name)
             self.folder.write({each: list(map(_to_json, items)) for each, items in graded.items()}, "evaluation", file)
         return {each: list(map(_from_json, items)) for each, items in self.folder.read("evaluation", file).items()}
@@ -156,7 +158,7 @@ class Contest:
     def _better_prompt(self, session: Session) -> Contender:
         rows, recipe = self.ready.rows, self.ready.recipe
         metric = METRICS[self.ready.metric]
-        with self._asking(session.backend("base")) as backend:
+        with asking(session.backend("base")) as backend:
             best = optimised_prompt(self.ready.test, self._examples, rows.validation or self._examples, backend,
                                     metric.value, self._fits, labels=rows.labels,
                                     budget=recipe.evaluation.prompt_search, seed=recipe.seed, sampling=self._sampling)
@@ -165,7 +167,6 @@ class Contest:
             f"its prompt as it was, the best of {len(best.tried)}"))
 
     def _rivals(self) -> list[Contender]:
-        from tuneloop.any_model import open_any
         from tuneloop.models.resolve import resolve
         from tuneloop.models.tokenizer import ChatTokenizer
 
@@ -174,14 +175,8 @@ class Contest:
         def known(name: str) -> Any:
             return template(ChatTokenizer(resolve(name, root).path))
 
-        try:
-            return rivals(self.ready.recipe.evaluation.compare_to, self.ready.test,
-                          lambda name: open_any(name, root / "runs", say=self.watch.say), known)
-        except UserError:
-            kept = {name: self._known().get(name) for name in map(str, self.ready.recipe.evaluation.compare_to)}
-            if kept and all(kept.values()):     # a resumed run does not need the server again
-                return []
-            raise
+        return rivals(self.ready.recipe.evaluation.compare_to, self.ready.test,
+                      lambda name: open_any(name, root / "runs", say=self.watch.say), known)
 
     @property
     def _examples(self) -> list[Any]:
@@ -228,23 +223,10 @@ class Contest:
     def _ask(self, contender: Contender) -> Asked:
         """All test rows of a contender, as base and tuned model are asked them."""
         self.watch.stage(contender.name, len(contender.requests))
-        with self._asking(contender.backend) as backend:
+        with asking(contender.backend) as backend:
             found = ask(backend, contender.requests, self.ready.references, self.ready.rows.labels, self._sampling,
                         name=contender.name, progress=self.watch.advance)
         return replace(found, about=contender.about)
-
-    @contextmanager
-    def _asking(self, backend: Backend) -> Iterator[Backend]:
-        """A backend whose answers are kept by content, and which gives its memory back afterwards."""
-        from tuneloop.any_model import Waiting
-
-        cached = Cached(backend, prepare=backend.load) if isinstance(backend, Waiting) else Cached(backend)
-        try:
-            yield cached
-        finally:
-            cached.close()
-            if isinstance(backend, Waiting):
-                backend.release()
 
     def _graded(self, backend: Backend, name: str) -> Gradings:
         spec, goal = self.ready.recipe.evaluation, self.ready.recipe.goal

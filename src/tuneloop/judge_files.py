@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tuneloop.any_model import Waiting
+from tuneloop.any_model import Waiting, asking
 from tuneloop.errors import UserError
 from tuneloop.evaluation.asking import Asked, ask, ask_pairs
-from tuneloop.evaluation.cache import Cached
 from tuneloop.evaluation.compare import Stack, compare, stack_of_answers, stack_of_perplexity
 from tuneloop.evaluation.cost import Price, cost
 from tuneloop.evaluation.intervals import LEVEL, Bootstrap
@@ -213,18 +212,12 @@ def judge(backends: Sequence[Backend], rows: Rows, how: Judging, watch: Watcher)
 
 
 def _asked(backend: Backend, rows: Rows, how: Judging, watch: Watcher) -> Asked:
-    cached = Cached(backend, how.cache, prepare=backend.load) if isinstance(backend, Waiting) else Cached(
-        backend, how.cache)
     watch.stage(backend.name, len(rows.references))
-    try:
+    with asking(backend, how.cache) as cached:
         if rows.task == "pairs":
             return ask_pairs(cached, rows.requests, rows.references, rows.worse, progress=watch.advance)
         return ask(cached, rows.requests, rows.references, rows.labels, Sampling(how.max_new_tokens),
                    likelihood=_needs_likelihood(how.metrics), progress=watch.advance)
-    finally:
-        cached.close()
-        if isinstance(backend, Waiting):
-            backend.release()
 
 
 def _needs_likelihood(metrics: Sequence[str]) -> bool:

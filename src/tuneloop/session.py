@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneloop import needs
 from tuneloop.adapters import require_same_base, weight_bytes, write_belonging
-from tuneloop.any_model import identity_of
+from tuneloop.any_model import asking, identity_of, identity_of_tuned, loaded_as
 from tuneloop.compute.check import Packing, choose_packing, confirm_packing
 from tuneloop.compute.model import ForestModel
 from tuneloop.errors import TrainingFailed, UserError
 from tuneloop.evaluation.answers import choose_preferred, with_likelihood
 from tuneloop.evaluation.asking import Asked, ask
-from tuneloop.evaluation.cache import Cached
 from tuneloop.evaluation.cost import Spent
 from tuneloop.inference.local import Local, generate, in_use
 from tuneloop.models.aliases import published_name
@@ -33,7 +33,6 @@ from tuneloop.types import Answers, Request, Sampling, tools_of
 if TYPE_CHECKING:
     from torch import nn
 
-    from tuneloop.inference.backend import Backend
     from tuneloop.loop import Prepared
     from tuneloop.methods.base import MethodSpec
 
@@ -99,11 +98,11 @@ class Session:
             self._load_tuned()
         elif name not in self.answering:
             raise RuntimeError(f"{name} is gone: all of it was trained")
-        base = self.ready.base.path
-        asked = str(sorted(self.method.load_options().items()))     # a quantised base answers differently
+        base, tuned = self.ready.base.path, self.folder.file(self.method.artefact)
         return Local(self.model.model, self.ready.tokenizer, name=name, packing=self.packing,
                      token_budget=self.plan["training.token_budget"],
-                     identity=identity_of(base, base, more=asked) if name == "base" else f"tuned:{self.folder.path}",
+                     identity=identity_of(base, base, more=loaded_as(self.method)) if name == "base" else
+                     identity_of_tuned(base, tuned, self.method),
                      adapter=in_use(self.model.model) if name == "tuned" else None)
 
     def answer(self, name: str) -> Asked:
@@ -121,14 +120,10 @@ class Session:
             return Asked(self._finite(answers), "preferred", Spent(time.perf_counter() - began))
         requests = [Request(row.prompt, tools_of(row)) for row in ready.test]
         sampling = Sampling(max_new_tokens=ready.recipe.evaluation.max_new_tokens)
-        backend: Backend = self.backend(name)
-        cached = Cached(backend) if name == "base" else None
-        try:
-            found = ask(cached or backend, requests, ready.references, ready.rows.labels, sampling, name=name,
-                        likelihood=False, progress=self.watch.advance)
-        finally:
-            if cached:
-                cached.close()
+        backend = self.backend(name)
+        with asking(backend) if name == "base" else nullcontext(backend) as model:      # a tuned one is asked once
+            found = ask(model, requests, ready.references, ready.rows.labels, sampling, name=name, likelihood=False,
+                        progress=self.watch.advance)
         if ready.rows.task == "open":
             found = replace(found, answers=with_likelihood(found.answers, self.model, ready.test_tokens, **options))
         return replace(found, answers=self._finite(found.answers))

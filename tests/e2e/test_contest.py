@@ -95,7 +95,9 @@ def test_what_is_kept_is_not_asked_again(whole: tuple[Path, dict[str, Any]], tin
     close = Cached.close
     monkeypatch.setattr(Cached, "close", lambda self: (computed.append(self.computed), close(self))[1])
     recipe = labels_recipe(folder, tiny_llama, evaluation=EVERYBODY | {"compare_to": [str(folder / "other")]})
+    (folder / "other").rename(folder / "away")      # a rival that is gone has answered already
     again = resume(recipe, folder / "run")
+    (folder / "away").rename(folder / "other")
     assert computed == []
     assert again["scores"] == certificate["scores"]
     second = run(recipe, folder / "second", until="baseline")
@@ -173,3 +175,16 @@ def test_shuffled_labels_are_not_certified(tmp_path: Path, tiny_llama: Path) -> 
     assert certificate["goal"]["better_than_base_by"] == 0
     assert certificate["verdict"] != "met"
     assert certificate["scores"]["tuned"]["accuracy"]["value"] < 0.8
+
+
+def test_what_a_tuned_model_said_is_not_taken_for_what_another_says(tmp_path: Path, tiny_llama: Path,
+                                                                   own_cache: Path) -> None:
+    """Two models trained one after the other in a folder of the same name."""
+    said = []
+    for rate in (0.0001, 0.05):
+        recipe = labels_recipe(tmp_path, tiny_llama, evaluation={"suites": ["fluency"], "suite_items": 4},
+                               training={"learning_rate": rate})
+        run(recipe, tmp_path / "run")
+        said.append((tmp_path / "run" / "evaluation" / "suites-tuned.json").read_text())
+        (tmp_path / "run").rename(tmp_path / f"was-{rate}")
+    assert said[0] != said[1]
