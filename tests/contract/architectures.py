@@ -25,6 +25,7 @@ if str(ROOT / "tests") not in sys.path:     # as a script
     sys.path.insert(0, str(ROOT / "tests"))
 
 LIMIT = 120     # seconds for one architecture
+LARGEST = 10**9     # parameters: tests run beside each other in a few GB
 WORDS = 320     # more than the ids in the rows
 
 SIZES: dict[str, Any] = {
@@ -94,6 +95,10 @@ def build(name: str) -> nn.Module:
     for part in {id(c): c for c in (config, config.get_text_config(decoder=True))}.values():
         for rate in dropouts(part):
             setattr(part, rate, 0.0)
+    with torch.device("meta"):      # costs no memory
+        size = sum(p.numel() for p in AutoModelForCausalLM.from_config(config, dtype=torch.float32).parameters())
+    if size > LARGEST:
+        raise ValueError(f"its other parts have no tiny version: {size / 1e9:.1f}B parameters")
     torch.manual_seed(0)
     model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():

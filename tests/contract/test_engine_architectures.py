@@ -18,7 +18,7 @@ from tuneloop.types import Sampling
 CLOSE = 1e-4        # below this gap between the two best tokens, greedy decoding may go either way
 NEW = 12
 END = 2
-LARGE = {"fuyu", "got_ocr2", "moss_transcribe_diarize", "phi4_multimodal"}      # their other parts have no tiny version
+LARGE = {"got_ocr2", "moss_transcribe_diarize", "phi4_multimodal"}      # their other parts have no tiny version
 NOT_LEFT_TO_RIGHT = {"xlnet"}
 BY_FORWARD = {"camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl",
               "prophetnet", "cpmant", "minimax", "moshi"}
