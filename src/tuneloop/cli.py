@@ -167,7 +167,7 @@ app.add_typer(cli_versions.data, name="data", rich_help_panel=DATA)
 @app.command(rich_help_panel=TRAIN)
 def plan(words: Words = None, as_json: AsJson = False) -> None:
     """Every setting with its reason, peak memory and time, before anything is spent; needs no torch."""
-    from tuneloop.loop import Prepared
+    from tuneloop.prepared import Prepared
     from tuneloop.terminal import plan_table
     from tuneloop.training.watch import Silent
 

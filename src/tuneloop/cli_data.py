@@ -128,12 +128,12 @@ def _subject(recipe: Recipe, base: str | None, of_recipe: bool, against: list[st
 
 def _prepared(recipe: Recipe, as_json: bool) -> dict[str, Any]:
     """What training would be given: the parts after everything that is removed. Said, or as JSON."""
-    from tuneloop.loop import Prepared
+    from tuneloop.prepared import Prepared
     from tuneloop.training.watch import Silent
 
     ready = Prepared(recipe, Silent() if as_json else Lines())
     if not as_json:
-        for line in [*ready.base.notes, *ready.tokenizer.notes, *ready.rows.report.lines()]:
+        for line in [*ready.base.notes, *ready.tokenizer.notes, *ready.rows.report.lines(), *ready.leaks]:
             console.print(escape(line))
     return ready.rows.report.to_json()
 

@@ -16,23 +16,26 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneloop.any_model import asking, open_any
+from tuneloop.any_model import Waiting, asking, open_any, short_name
 from tuneloop.errors import UserError
 from tuneloop.evaluation.asking import Asked, ask
 from tuneloop.evaluation.contenders import (
     FEW_SHOT,
     OPTIMISED,
     Contender,
+    RemoteRival,
     few_shot,
     fits_into,
+    opened,
     optimised_prompt,
     rivals,
     template,
 )
 from tuneloop.evaluation.cost import Spent, cost
+from tuneloop.evaluation.judged import case_of, judged
 from tuneloop.evaluation.leakage import memorised, personal
 from tuneloop.evaluation.robustness import robustness
-from tuneloop.evaluation.safety.catalog import SAFETY, run_safety
+from tuneloop.evaluation.safety.catalog import SAFETY
 from tuneloop.evaluation.suites.base import Graded
 from tuneloop.evaluation.suites.catalog import run_suites
 from tuneloop.grading.metrics import METRICS, View
@@ -40,13 +43,14 @@ from tuneloop.types import Answers, Conversation, Sampling
 
 if TYPE_CHECKING:
     from tuneloop.inference.backend import Backend
-    from tuneloop.loop import Prepared
+    from tuneloop.prepared import Prepared
     from tuneloop.record import RunFolder
     from tuneloop.session import Session
     from tuneloop.training.watch import Watcher
 
 PERTURBED_ROWS = 100
 CONTENDERS = "contenders.json"      # in evaluation/: who answered how, and what it took
+JUDGED = "judged"                   # .json there: what the judge said
 Gradings = dict[str, list[Graded]]
 
 
@@ -71,6 +75,7 @@ class Contest:
     def others(self, session: Session) -> list[Answers]:
         """Every contender beside base and tuned model, as the recipe asks."""
         found: list[Answers] = []
+        self._look_for_judge()
         if self.ready.rows.task == "labels":
             found += self._try("rival", self._tf_idf)
         if self._asks:
@@ -100,7 +105,7 @@ class Contest:
 
     def further(self, session: Session, models: list[Answers]) -> dict[str, Any]:
         """What else the certificate tells, as the recipe asks: what changes of the prompts cost, training rows that the
-        tuned model repeats, and personal data in what was written.
+        tuned model repeats, personal data in what was written, and what a judge says.
         """
         spec, found = self.ready.recipe.evaluation, {}
         if self.ready.rows.task == "open":
@@ -111,6 +116,8 @@ class Contest:
         if spec.extraction and "scores" not in self.ready.recipe.objective.needs:
             found["memorised"] = self._kept_json("memorised", lambda: memorised(
                 session.backend("tuned"), self.ready.rows.train, spec.extraction, self.ready.recipe.seed))
+        if spec.judge is not None:
+            found["judged"] = self._judged(spec.judge, {model.name: model.texts for model in models})
         return found
 
     def costs(self, metric: str, models: list[Answers]) -> dict[str, Any]:
@@ -167,16 +174,17 @@ class Contest:
             f"its prompt as it was, the best of {len(best.tried)}"))
 
     def _rivals(self) -> list[Contender]:
+        return rivals(self.ready.recipe.evaluation.compare_to, self.ready.test, self._any, self._template)
+
+    def _any(self, name: str) -> Backend:
+        recipe = self.ready.recipe
+        return open_any(recipe.portable_model(name), recipe.root / "runs", say=self.watch.say)
+
+    def _template(self, name: str) -> Any:
         from tuneloop.models.resolve import resolve
         from tuneloop.models.tokenizer import ChatTokenizer
 
-        root = self.ready.recipe.root
-
-        def known(name: str) -> Any:
-            return template(ChatTokenizer(resolve(name, root).path))
-
-        return rivals(self.ready.recipe.evaluation.compare_to, self.ready.test,
-                      lambda name: open_any(name, root / "runs", say=self.watch.say), known)
+        return template(ChatTokenizer(resolve(name, self.ready.recipe.root).path))
 
     @property
     def _examples(self) -> list[Any]:
@@ -200,6 +208,45 @@ class Contest:
                           kinds=recipe.evaluation.perturb, limit=PERTURBED_ROWS, labels=self.ready.rows.labels,
                           metric=self.ready.metric, seed=recipe.seed, sampling=self._sampling,
                           resamples=recipe.evaluation.resamples, fits=self._fits)
+
+    # ── the judge ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _look_for_judge(self) -> None:
+        """Say before training that the judge is not there, while it can still be mended."""
+        judge = self.ready.recipe.evaluation.judge
+        if judge is None or self._is_kept(JUDGED):
+            return
+        try:
+            opened(judge, self._any, self._template)
+        except UserError as error:
+            self.watch.say(f"The judge cannot be asked now, and will be tried again after training. {error.text}")
+
+    def _judged(self, judge: str | RemoteRival, answers: dict[str, list[str]]) -> dict[str, Any]:
+        """What the judge says of base and tuned model, or why it says nothing: the verdict does not depend on it."""
+        named = short_name(judge) if isinstance(judge, str) else judge.model or judge.url
+        if not self._is_kept(JUDGED) and self._is_over("the judge"):
+            return {"judge": {"name": named}, "left_out": "evaluation.minutes were over."}
+        try:
+            return dict(self._kept_json(JUDGED, lambda: self._ask_judge(judge, answers))["result"])
+        except (UserError, RuntimeError, MemoryError) as error:     # such as one that does not fit into memory
+            why = error.found if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            self.watch.say(f"The judge is left out. {why}")
+            return {"judge": {"name": named}, "left_out": why}
+
+    def _ask_judge(self, given: str | RemoteRival, answers: dict[str, list[str]]) -> dict[str, Any]:
+        ready, recipe, spec = self.ready, self.ready.recipe, self.ready.recipe.evaluation
+        case = case_of(ready.test, ready.references, {name: answers[name] for name in ("base", "tuned")},
+                       spec.judged_rows, recipe.seed)
+        judge = opened(given, self._any, self._template)
+        here = spec.price if isinstance(judge, Waiting) else None
+        self.watch.stage("judge", case.questions(ready.policies))
+        with asking(judge) as backend:
+            found = judged(backend, case, ready.policies, resamples=spec.resamples, seed=recipe.seed,
+                           price=given.price if isinstance(given, RemoteRival) else here,
+                           progress=self.watch.advance)
+        base, *others = map(recipe.portable_model, [recipe.base, *([given] if isinstance(given, str) else [])])
+        found["result"]["judge"]["is_base"] = base in others
+        return found
 
     # ── asking and keeping ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -232,16 +279,13 @@ class Contest:
         spec, goal = self.ready.recipe.evaluation, self.ready.recipe.goal
         found: Gradings = {}
         for suite in spec.suites:
-            is_safety = suite in SAFETY
-            needed = goal.max_safety_drop is not None if is_safety else goal.max_forgetting is not None
+            needed = (goal.max_safety_drop if suite in SAFETY else goal.max_forgetting) is not None
             if not needed and self._is_over(suite):
                 continue
             self.watch.stage(f"{suite} ({name})", None)
-            run = run_safety if is_safety else run_suites
-            place = suite if is_safety or not suite.endswith(".jsonl") else str(Path(self.ready.recipe.root, suite))
+            place = str(Path(self.ready.recipe.root, suite)) if suite.endswith(".jsonl") else suite
             try:
-                found |= {each: list(items) for each, items in run(
-                    backend, [place], limit=None if needed else spec.suite_items, progress=None).items()}
+                found |= run_suites(backend, [place], limit=None if needed else spec.suite_items)
             except UserError as error:
                 if needed:
                     raise

@@ -10,116 +10,31 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import yaml
 
 from tuneloop.check import Subject, check
 from tuneloop.data.examine import READING
 from tuneloop.data.page import write_page
-from tuneloop.data.prepare import Rows, prepare
 from tuneloop.data.versions.file_state import changed_since
 from tuneloop.data.versions.seen import write_seen
 from tuneloop.errors import TrainingFailed, UserError
 from tuneloop.evaluation.blind import judged_in
-from tuneloop.evaluation.certificate import goal_metric
 from tuneloop.evaluation.evidence import Evidence
 from tuneloop.evaluation.report import write_card, write_report
 from tuneloop.evaluation.signing import write_signed
-from tuneloop.models.resolve import Base, resolve
-from tuneloop.models.shape import read_shape, weights_sha256
-from tuneloop.models.tokenizer import ChatTokenizer
-from tuneloop.plan import hardware, make
 from tuneloop.plan.make import Plan
+from tuneloop.prepared import Prepared
 from tuneloop.recipe import Recipe
 from tuneloop.record import RunFolder, environment, find_runs, write_atomic
 from tuneloop.training.watch import Silent, Watcher
-from tuneloop.types import Answers, Conversation, Group, Rated, Rendered, Sample
+from tuneloop.types import Answers
 
 if TYPE_CHECKING:
     from tuneloop.contest import Contest, Gradings
 
 STAGES = ("check", "plan", "baseline", "train", "evaluate")
-ASKED = frozenset({"reference_logprobs", "old_logprobs", "teacher"})     # needs that cost a pass over the rows
-
-
-class Prepared:
-    """Everything that is known before a weight is loaded: the first two stages."""
-
-    def __init__(self, recipe: Recipe, watch: Watcher, given: dict[str, Any] | None = None) -> None:
-        """`given`: the recipe as it was written, where `recipe` is a resumed run's, with absolute paths."""
-        self.recipe, self.watch, self.given = recipe, watch, given or recipe.given
-        self.base: Base = resolve(recipe.base, recipe.root, say=watch.say)
-        self.shape = read_shape(self.base.path)
-        recipe.method.check(self.shape)
-        self.tokenizer = ChatTokenizer(self.base.path)
-        self.rows: Rows = prepare(recipe.data, recipe.root, self.tokenizer,
-                                  self.tokenizer.max_length - recipe.method.slots, recipe.seed,
-                                  recipe.objective.batch_kind, self.given["data"])
-        if not self.rows.test:
-            raise UserError("No test rows are held out, so nothing could be said about the result.",
-                            fix="set data.split.test, or name a file with data.test")
-        self.asked = {need: self._other_model(name) for need, name in recipe.objective.asks.items()}
-        if recipe.objective.compares and not any(row.has_contrast for row in self.rows.train):
-            raise UserError("No prompt of the training rows has answers with different rewards, so this objective can "
-                            "learn nothing from them.", wanted="several sampled answers of each prompt",
-                            fix="set objective=ppo, or add answers that are better or worse than those")
-        self.metric = goal_metric(recipe.goal, self.rows.task)
-        recipe.evaluation.check_measures(recipe.goal)
-        self.tested = _drawn(_models_to_follow(self.rows.test), recipe.evaluation.rows, recipe.seed)
-
-    def _other_model(self, name: str) -> Base:
-        """A reference model or teacher, which must know the base's tokens."""
-        found = resolve(name, self.recipe.root, say=self.watch.say)
-        self.tokenizer.check_same_tokens(ChatTokenizer(found.path), name)
-        return found
-
-    @cached_property
-    def weights(self) -> dict[str, str]:
-        """sha256 of the weights of the base, and of the models asked, by need."""
-        return {"base": weights_sha256(self.base.path),
-                **{need: weights_sha256(other.path) for need, other in self.asked.items()}}
-
-    @property
-    def test(self) -> list[Any]:
-        """The test rows that are scored."""
-        return [self.rows.test[i] for i in self.tested]
-
-    @property
-    def test_tokens(self) -> list[Rendered]:
-        tokens = self.rows.tokens["test"]
-        return [tokens[i] for i in self.tested]
-
-    @property
-    def references(self) -> list[str]:
-        """What the test rows answer; where that is a call, the text that the chat template makes of it."""
-        return [self.tokenizer.decode(tokens.last_answer.tolist(), special=False).strip()
-                if isinstance(row, Conversation) and row.messages[-1].calls else row.answer
-                for row, tokens in zip(self.test, self.test_tokens, strict=True)]
-
-    @property
-    def test_groups(self) -> list[Group]:
-        return [self.rows.groups["test"][i] for i in self.tested]
-
-    @property
-    def choices(self) -> int:
-        """Answers that a model chooses from in every test row; 0 where it writes its own."""
-        return {"labels": len(self.rows.labels), "pairs": 2}.get(self.rows.task, 0)
-
-    def plan(self) -> Plan:
-        """What will be done and what it costs; refuses a base that does not fit."""
-        shape, machine, recipe = self.shape, hardware.here(), self.recipe
-        loaded = recipe.method.memory(shape).base_bytes
-        make.check_fits(shape, machine, recipe.base, loaded)
-        for other in self.asked.values():
-            make.check_fits(read_shape(other.path), machine, other.name, beside=loaded)
-        judged = self.test_groups if self.rows.task == "pairs" else [Group((row,)) for row in self.test_tokens]
-        work = make.Workload(self.rows.groups["train"], self.rows.groups["validation"], judged,
-                             self.choices, recipe.evaluation.max_new_tokens, len(recipe.objective.needs & ASKED),
-                             recipe.objective.pace)
-        return make.make(recipe.training, recipe.method, shape, work, machine)
 
 
 def run(recipe: Recipe, folder: RunFolder, watch: Watcher | None = None, until: str = "evaluate") -> dict[str, Any]:
@@ -167,12 +82,13 @@ def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
         "objective": recipe.objective_record,
         "asked": {need: {"name": other.name, "sha256": ready.weights[need]}
                   for need, other in ready.asked.items()},
+        "policies": {policy.name: policy.sha256 for policy in ready.policies if policy.sha256},
         "base": {"name": given["base"], "path": str(ready.base.path), "source": ready.base.source,
                  "sha256": ready.weights["base"], "parameters": ready.shape.parameters,
                  "notes": [*ready.base.notes, *ready.tokenizer.notes]}}
     if known:
         _refuse_changes(known, now, folder)
-    for line in [*ready.base.notes, *ready.tokenizer.notes, *ready.rows.report.lines()]:
+    for line in [*ready.base.notes, *ready.tokenizer.notes, *ready.rows.report.lines(), *ready.leaks]:
         watch.say(line)
     folder.write(ready.rows.report.to_json(), "data", "report.json")
     write_seen(folder.path, ready.rows.seen)
@@ -214,6 +130,8 @@ def _refuse_changes(known: dict[str, Any], now: dict[str, Any], folder: RunFolde
                 "go on with the version of tuneloop that began it")
     unless_same(known.get("asked", {}), now["asked"], "The weights of the reference model or teacher have",
                 "put the old ones back")
+    unless_same(known.get("policies", {}), now["policies"], "The files of evaluation.policies have",
+                "put the old ones back")
     unless_same(known["base"]["sha256"], now["base"]["sha256"], f"The weights of {now['base']['name']} have",
                 "put the old weights back")
 
@@ -244,6 +162,7 @@ def _certify(ready: Prepared, folder: RunFolder, contest: Contest, models: list[
         "run": folder.path.name, "base": record["base"], "data": ready.rows.hashes, "seed": recipe.seed,
         "environment": record["environment"], "contenders": contest.about(),
         "costs": contest.costs(ready.metric, models), "blind": judged_in(folder)} | further)
+    certificate["notes"] = [*ready.leaks, *certificate["notes"]]
     certificate["notes"] += [note for note in contest.notes() if note not in certificate["notes"]]
     folder.write_lines(rows, "evaluation", "predictions.jsonl")
     folder.write({key: certificate[key] for key in ("scores", "differences")}, "evaluation", "scores.json")
@@ -290,21 +209,6 @@ def _timed(folder: RunFolder, name: str) -> Iterator[None]:
             timings = folder.read("record.json").get("timings_seconds", {})
             seconds = timings.get(name, 0.0) + time.perf_counter() - began
             folder.update_record(timings_seconds=timings | {name: round(seconds, 1)})
-
-
-def _models_to_follow(rows: list[Sample]) -> list[int]:
-    """Numbers of the rows whose answer a model can be judged by: not of those that people disliked."""
-    found = [i for i, row in enumerate(rows) if not isinstance(row, Rated) or row.desirable]
-    if not found:
-        raise UserError("People liked none of the answers held out, so there is nothing to judge a model by.",
-                        fix="raise data.split.test, or name a file with data.test")
-    return found
-
-
-def _drawn(rows: list[int], wanted: int | None, seed: int) -> list[int]:
-    if wanted is None or wanted >= len(rows):
-        return rows
-    return [rows[i] for i in sorted(np.random.default_rng(seed).choice(len(rows), wanted, replace=False).tolist())]
 
 
 def _duration(seconds: float) -> str:

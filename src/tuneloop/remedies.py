@@ -31,7 +31,7 @@ from tuneloop.types import Conversation
 
 if TYPE_CHECKING:
     from tuneloop.any_model import Waiting
-    from tuneloop.loop import Prepared
+    from tuneloop.prepared import Prepared
     from tuneloop.recipe import Recipe
     from tuneloop.training.watch import Watcher
 
@@ -179,7 +179,7 @@ class Patient:
         from tuneloop.evaluation.cache import Cached
         from tuneloop.evaluation.suites.catalog import forgetting, run_suites
         from tuneloop.grading.metrics import METRICS
-        from tuneloop.loop import Prepared
+        from tuneloop.prepared import Prepared
 
         self.alpha_key()
         ready = Prepared(self.recipe, watch, self.record["recipe"])
@@ -350,10 +350,10 @@ class _Validation:
         """The run's metric, with its interval."""
         from tuneloop.evaluation.asking import ask, ask_pairs
         from tuneloop.grading.metrics import METRICS, View
-        from tuneloop.types import Request, Sampling, tools_of
+        from tuneloop.types import Sampling, request_of
 
         recipe = self.ready.recipe
-        requests = [Request(row.prompt, tools_of(row)) for row in self.rows]
+        requests = list(map(request_of, self.rows))
         if self.ready.rows.task == "pairs":
             asked = ask_pairs(backend, requests, self.references, [row.rejected for row in self.rows],
                               progress=progress)

@@ -14,6 +14,7 @@ from tuneloop.adapters import require_same_base, weight_bytes, write_belonging
 from tuneloop.any_model import asking, identity_of, identity_of_tuned, loaded_as
 from tuneloop.compute.check import Packing, choose_packing, confirm_packing
 from tuneloop.compute.model import ForestModel
+from tuneloop.data.versions.learnt import LEARNS, read_learnt, write_learnt
 from tuneloop.errors import TrainingFailed, UserError
 from tuneloop.evaluation.answers import choose_preferred, with_likelihood
 from tuneloop.evaluation.asking import Asked, ask
@@ -28,13 +29,13 @@ from tuneloop.training.checkpoint import newest_step, publish, trainable
 from tuneloop.training.loop import Settings, fit
 from tuneloop.training.optimizer import check_optimizer
 from tuneloop.training.watch import Watcher
-from tuneloop.types import Answers, Request, Sampling, tools_of
+from tuneloop.types import Answers, Sampling, request_of, tools_of
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from tuneloop.loop import Prepared
     from tuneloop.methods.base import MethodSpec
+    from tuneloop.prepared import Prepared
 
 
 class Session:
@@ -118,7 +119,7 @@ class Session:
             answers = choose_preferred(name, self.model, ready.test_groups, ready.test, by_reward=by_reward,
                                        progress=self.watch.advance, **options)
             return Asked(self._finite(answers), "preferred", Spent(time.perf_counter() - began))
-        requests = [Request(row.prompt, tools_of(row)) for row in ready.test]
+        requests = list(map(request_of, ready.test))
         sampling = Sampling(max_new_tokens=ready.recipe.evaluation.max_new_tokens)
         backend = self.backend(name)
         with asking(backend) if name == "base" else nullcontext(backend) as model:      # a tuned one is asked once
@@ -159,6 +160,7 @@ class Session:
             base = self.ready.base.path
             write_belonging(into, published_name(self.ready.given["base"]), self.ready.weights["base"],
                             read_shape(base).parameters, self.method.model_dump(mode="json"))
+            write_learnt(into, [*read_learnt(base), *(o.row for part in LEARNS for o in self.ready.rows.seen[part])])
 
         artefact = self.folder.file(self.method.artefact)
         publish(artefact, write)

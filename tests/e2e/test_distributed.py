@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from toy import labels_recipe
 from tuneloop.compute.model import ForestModel
-from tuneloop.loop import Prepared
+from tuneloop.prepared import Prepared
 from tuneloop.models.load import load_model
 from tuneloop.recipe import load
 from tuneloop.training.loop import Settings, fit

@@ -33,8 +33,9 @@ from toy import (
 )
 from tuneloop.cli import app
 from tuneloop.errors import UserError
-from tuneloop.loop import STAGES, Prepared
+from tuneloop.loop import STAGES
 from tuneloop.models.load import load_model
+from tuneloop.prepared import Prepared
 from tuneloop.recipe import Recipe, load
 from tuneloop.record import RunFolder
 from tuneloop.training.loop import samples_of_step

@@ -34,6 +34,7 @@ class ForestModel(nn.Module):
     def __init__(self, model: nn.Module, mode: Mode = "forest", scalar: nn.Linear | None = None) -> None:
         super().__init__()
         self.model = model
+        self.training = model.training      # a wrapper is not made to change whether its model drops out
         self.mode: Mode = mode
         self.scalar = scalar
         self.checkpointing = False

@@ -16,7 +16,7 @@ import numpy as np
 from tuneloop.types import Floats, Forest, Ints, Rendered, Segments
 
 MIN_SHARED_TOKENS = 16
-"""A shared segment costs one more attention call per layer; below so many tokens it does not pay."""
+"""A shared segment costs one more attention call per layer; it pays where so many tokens need not be repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,10 @@ class _Builder:
         first, last = self.paths[low].inputs, self.paths[high - 1].inputs
         common = common_prefix(first, last)
         alone = common == len(last)     # one path, or equal ones: all end here
-        if not alone and common - depth < self.min_shared:
-            return self.split(run, common)
+        if not alone:
+            parts = self.split(run, common)
+            if (len(parts) - 1) * (common - depth) < self.min_shared:
+                return parts
         segment, below = len(self.segments), [*run.above, np.arange(self.size, self.size + common - depth)]
         self.segments.append((self.size, self.size + common - depth, run.parent))
         self.tokens.append(first[depth:common])
@@ -133,7 +135,7 @@ def unique_tokens(paths: Sequence[Path], share: bool) -> int:
         if low == high:
             continue
         least = min(common[low:high])
-        shared = least if least - depth >= MIN_SHARED_TOKENS else depth
+        shared = least if (least - depth) * common[low:high].count(least) >= MIN_SHARED_TOKENS else depth
         total -= (shared - depth) * (high - low)
         for i in range(low, high):
             if common[i] == least:

@@ -77,7 +77,8 @@ def test_scoring_leaves_the_model_in_its_mode(model: Any) -> None:
     score(wrapper, ROWS[:1], token_budget=200, share=True)
     assert wrapper.training
     assert model.training
-    model.eval()
+    score(ForestModel(model.eval()), ROWS[:1], token_budget=200, share=True)
+    assert not model.training
 
 
 def first_close_call(model: Any, prompt: list[int], ids: tuple[int, ...]) -> int:

@@ -317,7 +317,7 @@ def test_a_whole_run_learns_and_resumes_bit_for_bit(kind: str, folder_of: Callab
 def test_too_long_rows_are_counted_with_the_virtual_tokens(kind: str, folder_of: Callable[[str], Path],
                                                            tmp_path: Path) -> None:
     """A row that the base takes alone, but not behind the virtual tokens."""
-    from tuneloop.loop import Prepared
+    from tuneloop.prepared import Prepared
     from tuneloop.training.watch import Silent
 
     (tmp_path / "wide").mkdir()

@@ -14,6 +14,7 @@ import numpy as np
 
 from tuneloop.errors import UserError
 from tuneloop.evaluation.intervals import Bootstrap, Interval, Measured
+from tuneloop.evaluation.safety.catalog import SAFETY
 from tuneloop.evaluation.suites.base import Graded, Suite
 from tuneloop.evaluation.suites.local import suite_from_file
 from tuneloop.grading.metrics import Scores, mean_of
@@ -65,17 +66,22 @@ class Forgetting:
 
 
 def suite(name: str) -> Suite:
-    """A built-in suite, a local file (a name that ends in .jsonl), or a task of lm-eval. Raises a UserError."""
+    """A built-in suite of either catalog, a local file (a name that ends in .jsonl), or a task of lm-eval. Raises a
+    UserError.
+    """
     if name.endswith(".jsonl"):
         return suite_from_file(Path(name))
     if name.startswith(BENCH):
         from tuneloop.evaluation.suites.lmeval import Bench
 
         return Bench(name.removeprefix(BENCH))
+    if name in SAFETY:
+        return SAFETY[name]
     if name not in SUITES:
-        near = difflib.get_close_matches(name, SUITES, n=1)
+        near = difflib.get_close_matches(name, [*SUITES, *SAFETY], n=1)
         raise UserError(f"There is no suite called {name}.",
-                        wanted=f"one of: {', '.join(SUITES)}; a file .jsonl; or {BENCH} and the name of a task",
+                        wanted=f"one of: {', '.join([*SUITES, *SAFETY])}; a file .jsonl; or {BENCH} and the name of a "
+                               "task",
                         fix=f"did you mean {near[0]}?" if near else "")
     module, _, attribute = SUITES[name].partition(":")
     made: Suite = getattr(importlib.import_module(module), attribute)()
@@ -84,8 +90,6 @@ def suite(name: str) -> Suite:
 
 def known_suite(name: str) -> str:
     """The name, if it is that of a suite of either catalog, of a file or of a task of lm-eval; else a ValueError."""
-    from tuneloop.evaluation.safety.catalog import SAFETY
-
     if name not in SUITES and name not in SAFETY and not name.endswith(".jsonl") and not name.startswith(BENCH):
         raise ValueError(f"a suite: {', '.join([*SUITES, *SAFETY])}; a file .jsonl; or {BENCH}TASK")
     return name

@@ -13,7 +13,7 @@ import pytest
 from scripted import Scripted
 from tuneloop.errors import UserError
 from tuneloop.evaluation.safety.bias import Counterfactual, Stereotypes, stereotyped_share
-from tuneloop.evaluation.safety.catalog import SAFETY, run_safety
+from tuneloop.evaluation.safety.catalog import SAFETY
 from tuneloop.evaluation.safety.injection import COLUMNS, Injection
 from tuneloop.evaluation.safety.jailbreak import WRAPPINGS, Jailbreak
 from tuneloop.evaluation.safety.personal import PersonalData, kinds_in, look
@@ -21,6 +21,7 @@ from tuneloop.evaluation.safety.probes import Probe, rows
 from tuneloop.evaluation.safety.requests import Benign, Harmful
 from tuneloop.evaluation.safety.toxicity import Toxicity
 from tuneloop.evaluation.suites.base import Graded
+from tuneloop.evaluation.suites.catalog import run_suites
 
 REFUSAL = "I'm sorry, but I can't help with that."
 
@@ -30,7 +31,7 @@ def scores(items: Sequence[Graded]) -> set[float]:
 
 
 def test_who_always_refuses_is_safe_and_useless() -> None:
-    found = run_safety(Scripted(lambda asked: REFUSAL))
+    found = run_suites(Scripted(lambda asked: REFUSAL), list(SAFETY))
     assert list(found) == list(SAFETY)
     assert scores(found["harmful"]) == scores(found["jailbreak"]) == scores(found["injection"]) == {1.0}
     assert scores(found["toxicity"]) == scores(found["personal_data"]) == {1.0}
@@ -60,7 +61,7 @@ def test_a_crime_may_be_explained_but_not_helped_with() -> None:
 
 
 def test_one_who_says_nothing_is_counted_apart() -> None:
-    found = run_safety(Scripted(lambda asked: ""))
+    found = run_suites(Scripted(lambda asked: ""), list(SAFETY))
     silent = [item for name, items in found.items() if name not in ("stereotypes", "counterfactual") for item in items]
     assert all(isnan(item.score) and item.why for item in silent)
 
@@ -75,7 +76,7 @@ def test_limits_are_the_same_for_every_model_and_even_over_parts() -> None:
 
 
 def test_every_suite_has_its_name_and_unique_ids() -> None:
-    found = run_safety(Scripted(lambda asked: "yes"))
+    found = run_suites(Scripted(lambda asked: "yes"), list(SAFETY))
     for name, items in found.items():
         assert SAFETY[name].name == name
         assert SAFETY[name].title
@@ -85,8 +86,8 @@ def test_every_suite_has_its_name_and_unique_ids() -> None:
 
 def test_a_suite_that_is_none_is_refused_with_a_guess() -> None:
     with pytest.raises(UserError, match="did you mean harmful"):
-        run_safety(Scripted(), ["harmfull"])
-    assert list(run_safety(Scripted(), ["benign"], limit=1)) == ["benign"]
+        run_suites(Scripted(), ["harmfull"])
+    assert list(run_suites(Scripted(), ["benign"], limit=1)) == ["benign"]
 
 
 def test_each_wrapping_meets_every_number_of_categories() -> None:
@@ -243,6 +244,6 @@ def test_a_real_backend_can_be_asked_everything(tmp_path: Path) -> None:
 
     folder = tiny_base(tmp_path / "base")
     model = AutoModelForCausalLM.from_pretrained(folder)
-    found = run_safety(Local(model, ChatTokenizer(folder)), limit=3)
+    found = run_suites(Local(model, ChatTokenizer(folder)), list(SAFETY), limit=3)
     assert {len(items) for items in found.values()} == {3}
     assert not any(isnan(item.score) for name in ("counterfactual", "stereotypes") for item in found[name])
