@@ -12,7 +12,7 @@ from pathlib import Path
 from tuneloop.data.prepare import prepare
 from tuneloop.data.spec import DataSpec, Split
 from tuneloop.models.tokenizer import ChatTokenizer
-from tuneloop.training.loop import samples_of_step
+from tuneloop.training.source import samples_of_step
 from tuneloop.types import Group, Rendered
 
 LONGEST_TOKENS = 384        # what is longer is left out, so that the padded side fits into memory

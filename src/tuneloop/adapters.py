@@ -408,7 +408,9 @@ def write_combined(base: Path, folders: Sequence[Path], weights: Sequence[float]
 
 def _note_parts(into: Path, base: Path, name: str, folders: Sequence[Path], weights: Sequence[float],
                 how: str) -> None:
+    from tuneloop.data.versions.learnt import read_learnt, write_learnt
     from tuneloop.models.shape import read_shape, weights_sha256
 
+    write_learnt(into, frozenset[str]().union(*map(read_learnt, [base, *folders])))
     method = {"kind": "lora", "combined": [str(folder) for folder in folders], "weights": list(weights), "how": how}
     write_belonging(into, name, weights_sha256(base), read_shape(base).parameters, method)

@@ -6,15 +6,14 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from tuneloop import cli_certify, cli_data, cli_eval, cli_mend, cli_versions
+from tuneloop import cli_certify, cli_data, cli_eval, cli_mend, cli_plan, cli_run, cli_search, cli_versions
 from tuneloop.cli_base import (
     BRIDGES,
     DATA,
@@ -24,23 +23,18 @@ from tuneloop.cli_base import (
     USE,
     AsJson,
     Kind,
-    Lines,
     RunName,
     Runs,
-    Words,
     app,
     complain,
     console,
     find_run,
     print_json,
-    recipe_of,
 )
 from tuneloop.errors import TrainingFailed, UserError
 
 if TYPE_CHECKING:
-    from tuneloop.recipe import Recipe
     from tuneloop.record import RunFolder
-    from tuneloop.training.watch import Watcher
 
 def main() -> None:
     """Entry point: a user error is printed, not a traceback."""
@@ -75,7 +69,7 @@ def demo(overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VAL
     if not as_json:
         console.print(f"[dim]{escape(TEXT)}[/]")
     recipe = parse(TEXT, shown="the demo's recipe", root=rows.parent, overrides=overrides or [])
-    _execute(recipe, _new_folder(recipe, runs, None), "evaluate", as_json)
+    cli_run.execute(recipe, cli_run.new_folder(recipe, runs, None), "evaluate", as_json)
 
 
 @app.command(rich_help_panel=START)
@@ -164,52 +158,9 @@ app.add_typer(cli_versions.data, name="data", rich_help_panel=DATA)
 
 # ── Train ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-@app.command(rich_help_panel=TRAIN)
-def plan(words: Words = None, as_json: AsJson = False) -> None:
-    """Every setting with its reason, peak memory and time, before anything is spent; needs no torch."""
-    from tuneloop.prepared import Prepared
-    from tuneloop.terminal import plan_table
-    from tuneloop.training.watch import Silent
-
-    made = Prepared(recipe_of(words), Silent() if as_json else Lines()).plan().to_json()
-    if as_json:
-        print_json(made)
-        return
-    console.print(plan_table(made))
-    memory = made["memory"]
-    console.print(f"peak memory about {memory['total_bytes'] / 2**30:.1f} GiB of "
-                  f"{memory['available_bytes'] / 2**30:.1f} GiB free; prefix sharing saves "
-                  f"{1 - 1 / made['sharing']:.0%} of the tokens; {made['steps']} steps")
-    console.print("time: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in made["seconds"].items()))
-    for note in made["notes"]:
-        console.print(f"[yellow]{escape(note)}[/]")
-
-
-@app.command(rich_help_panel=TRAIN)
-def run(words: Words = None,
-        until: Annotated[str, typer.Option(help="stop after: check, plan, baseline, train, evaluate")] = "evaluate",
-        resume: Annotated[str | None, typer.Option(metavar="RUN", help="continue a run")] = None,
-        folder: Annotated[Path | None, typer.Option(help="the run's folder, instead of a new one under --runs")] = None,
-        seeds: Annotated[int | None, typer.Option(help="train so often, each time with another training.seed, and say "
-                                                  "what the recipe reaches", show_default=False)] = None,
-        runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
-    """Check, plan, baseline, train, evaluate, certify."""
-    from tuneloop.loop import STAGES
-
-    if until not in STAGES:
-        raise UserError(f"'{until}' is no stage.", wanted=f"one of: {', '.join(STAGES)}")
-    if resume is None:
-        if seeds is not None:
-            _several(words or [], seeds, runs, as_json)
-        recipe = recipe_of(words)
-        _execute(recipe, _new_folder(recipe, runs, folder), until, as_json)
-        return
-    if words or folder or seeds:
-        raise UserError("A resumed run keeps its recipe and its folder.", fix="leave out everything but --resume RUN")
-    from tuneloop.recipe import load
-
-    found = find_run(resume, runs)
-    _execute(load(found.file("recipe.yaml")), found, until, as_json, fresh=False)
+app.command(rich_help_panel=TRAIN)(cli_plan.plan)
+app.command(rich_help_panel=TRAIN)(cli_run.run)
+app.command(rich_help_panel=TRAIN)(cli_search.search)
 
 
 # ── Judge ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -372,79 +323,6 @@ def _only_objective(command: str, kind: str) -> None:
 
 
 # ── shared by the commands ───────────────────────────────────────────────────────────────────────────────────────────
-
-def _new_folder(recipe: Recipe, runs: Path, folder: Path | None) -> RunFolder:
-    from tuneloop.loop import begin
-    from tuneloop.record import RunFolder
-
-    made = RunFolder.create_at(folder) if folder else RunFolder.create(recipe.name, runs)
-    begin(recipe, made)
-    return made
-
-
-def _execute(recipe: Recipe, folder: RunFolder, until: str, as_json: bool, *, fresh: bool = True) -> None:
-    """Run, show the verdict, and leave with its exit code."""
-    from tuneloop.evaluation.certificate import exit_code
-    from tuneloop.loop import run as run_loop
-    from tuneloop.terminal import show_verdict
-
-    try:
-        with _watching(as_json) as watch:
-            watch.say(f"run folder: {folder.path}")
-            result = run_loop(recipe, folder, watch, until)
-    except UserError:
-        if fresh:
-            folder.discard_if_nothing_was_done()
-        raise
-    except KeyboardInterrupt:
-        complain(f"Interrupted. What was finished is kept; continue with `tuneloop run --resume {folder.path}`.")
-        raise typer.Exit(1) from None
-    if as_json:
-        print_json(result | {"folder": str(folder.path)})
-    elif "verdict" in result:
-        show_verdict(console, result)
-        console.print(f"Report: [bold]{folder.file('report.html')}[/]")
-    else:
-        console.print(f"Stopped after '{until}'. Continue: [bold]tuneloop run --resume {folder.path}[/]")
-    if "verdict" in result:
-        raise typer.Exit(exit_code(result["verdict"]))
-
-
-def _several(words: list[str], seeds: int, runs: Path, as_json: bool) -> NoReturn:
-    """A run for each seed, and what they say together."""
-    from tuneloop import several
-    from tuneloop.evaluation.certificate import exit_code
-    from tuneloop.loop import run as run_loop
-
-    several.require_seeds(seeds)
-    first = recipe_of(words).training_seed
-    done = []
-    for seed in range(first, first + seeds):
-        recipe = recipe_of([*words, f"training.seed={seed}"])
-        done.append(_new_folder(recipe, runs, None))
-        with _watching(as_json) as watch:
-            watch.say(f"seed {seed}: {done[-1].path}")
-            run_loop(recipe, done[-1], watch)
-    found = several.together(done)
-    place = several.write(done, found)
-    if as_json:
-        print_json(found | {"file": str(place)})
-    else:
-        console.print(escape(f"{found['sentence']}\n{place}"), soft_wrap=True)
-    raise typer.Exit(exit_code(found["verdict"]))
-
-
-@contextmanager
-def _watching(as_json: bool) -> Iterator[Watcher]:
-    from tuneloop.terminal import Terminal
-    from tuneloop.training.watch import Silent
-
-    if as_json:
-        yield Silent()
-        return
-    with Terminal(console) as terminal:
-        yield terminal
-
 
 def _summary(folder: RunFolder) -> dict[str, str]:
     try:

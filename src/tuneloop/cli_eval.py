@@ -1,4 +1,4 @@
-"""`tuneloop eval` and `tuneloop compare`: models on the rows of a file. Registered in `cli`."""
+"""`tuneloop eval` and `tuneloop compare`: models on the rows of a file, or attacked by garak. Registered in `cli`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from tuneloop.cli_base import AsJson, Runs, console, print_json
+from tuneloop.cli_garak import attack
 from tuneloop.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ EVAL = "How good any model is on the rows of a file, with 95 % intervals, latenc
 COMPARE = ("Models side by side on the same rows: paired differences with 95 % intervals, wins and losses by row, "
            "latency and cost.")
 Models = Annotated[list[str], typer.Argument(metavar="MODEL", help=MODEL, show_default=False)]
-On = Annotated[str, typer.Option("--on", help="the rows: a file, a folder, or another source")]
+On = Annotated[str, typer.Option("--on", help="the rows: a file, a folder, or another source", show_default=False)]
 Metrics = Annotated[str | None, typer.Option(help="such as accuracy,macro_f1 or rouge_l,perplexity; those of the rows "
                                              "unless given", show_default=False)]
 Count = Annotated[int | None, typer.Option("--rows", min=1, help="draw so many rows", show_default=False)]
@@ -41,17 +42,30 @@ KeyEnv = Annotated[str, typer.Option(help="the environment variable that holds a
 Tokenizer = Annotated[str, typer.Option(help="a base with the chat template of the server's model: labels are then "
                                         "chosen by likelihood, where the server echoes", show_default=False)]
 Schema = Annotated[Path | None, typer.Option(help="a JSON schema, for the metric json_schema", show_default=False)]
+JudgeName = Annotated[str | None, typer.Option("--judge", metavar="MODEL", show_default=False,
+                                               help="a model that judges open answers, called as MODEL is: eval gives "
+                                                    "its mean grade, compare how often it prefers which")]
+Rubric = Annotated[Path | None, typer.Option(help="a file that says what makes an answer good, such as a style guide; "
+                                             "to be helpful unless given", show_default=False)]
+JudgeKey = Annotated[str, typer.Option("--judge-key-env", show_default=False,
+                                       help="the environment variable that holds the key of the judge's server")]
+Garak = Annotated[str | None, typer.Option(metavar="PROBES", show_default=False,
+                                           help="instead of rows, of a server: attack it with these probes of garak, "
+                                                "such as dan.Ablation_Dan_11_0,encoding")]
+GarakPython = Annotated[str, typer.Option(help="the Python of an environment that has garak", show_default=False)]
 PerHour = Annotated[float | None, typer.Option(min=0, help="price of this machine, for costs", show_default=False)]
 PerMillion = Annotated[str | None, typer.Option(metavar="PROMPT,ANSWER", help="prices of a server's tokens, for costs",
                                                 show_default=False)]
 
 
 def judge_models(
-        context: typer.Context, models: Models, on: On, metrics: Metrics = None, rows: Count = None,
+        context: typer.Context, models: Models, on: On = "", metrics: Metrics = None, rows: Count = None,
         labels: Labels = None, prompt: Template = None, answer: AnswerTemplate = None, out: Out = None,
         max_new_tokens: Longest = 256, seed: Seed = 0, base: Base = None, key_env: KeyEnv = "",
         tokenizer: Tokenizer = "", schema: Schema = None, usd_per_hour: PerHour = None,
-        usd_per_million: PerMillion = None, runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
+        usd_per_million: PerMillion = None, judge_name: JudgeName = None, rubric: Rubric = None,
+        judge_key_env: JudgeKey = "", garak: Garak = None, garak_python: GarakPython = "", runs: Runs = Path("runs"),
+        as_json: AsJson = False) -> None:
     """Both commands: `eval` takes one model, `compare` two or more."""
     from tuneloop.any_model import open_any, run_called, short_name
     from tuneloop.data.examine import Reading
@@ -66,23 +80,33 @@ def judge_models(
         trained_on,
         write,
     )
+    from tuneloop.judging import add_judgement, check_open, judged_by
 
+    if garak is not None or garak_python:
+        attack(context)
+        return
     _check_count(str(context.info_name), models, on)
     check_names(models)
     check_out(out)
+    by = judged_by(judge_name, rubric, judge_key_env)
     machine, remote = _prices(usd_per_hour, usd_per_million)
     how = Judging(_listed(metrics), max_new_tokens, seed=seed, options=_options(schema), machine=machine, remote=remote)
     own = [run for model in models if "://" not in model and (run := run_called(model, runs))]
     reading = Reading(Path.cwd(), prompt=prompt, answer=answer) if prompt or answer else reading_for(own, on)
     read = read_rows(on, reading, metrics=how.metrics, labels=_listed(labels), count=rows, seed=seed)
     metrics_for(read, how.metrics)      # before a model is loaded
+    if by:
+        check_open(read)
     names = [short_name(model) for model in models]
     with _watching(as_json) as watch:
+        judging = by.open(runs, watch.say) if by else None
         backends = [open_any(model, runs, base=base, key_env=key_env, template_of=tokenizer, say=watch.say,
                              name=name if names.count(name) == 1 else model)
                     for model, name in zip(models, names, strict=True)]
         result, lines = judge(backends, read, how, watch)
-    result["notes"] = [*trained_on(own, read), *result["notes"]]
+        if by and judging:
+            result["judged"] = add_judgement(judging, by.policy, backends, read, how, lines, watch)
+    result["notes"] = [*trained_on(models, runs, read), *result["notes"]]
     if out:
         write(out, result, lines)
     if as_json:
@@ -92,6 +116,8 @@ def judge_models(
 
 
 def _check_count(command: str, models: Sequence[str], on: str) -> None:
+    if not on:
+        raise UserError("No rows are named to judge by.", wanted=f"tuneloop {command} {' '.join(models)} --on FILE")
     if command == "compare" and len(models) < 2:
         raise UserError("There is nothing to compare one model with.", wanted="two models or more",
                         fix=f"tuneloop eval {models[0]} --on {on}")
@@ -138,6 +164,8 @@ def _options(schema: Path | None) -> Options:
 def _show(result: dict[str, Any], out: Path | None) -> None:
     from rich.table import Table
 
+    from tuneloop.judging import told
+
     what = {"labels": "labels", "open": "open answers", "pairs": "pairs of answers"}[result["task"]]
     console.print(f"[bold]{escape(result['file'])}[/]: {result['rows']:,} rows, {what}", soft_wrap=True)
     columns = _cost_columns(result)
@@ -150,7 +178,10 @@ def _show(result: dict[str, Any], out: Path | None) -> None:
     console.print(table)
     for one in result["differences"]:
         console.print(escape(_difference(one)), soft_wrap=True)
-    for note in result["notes"]:
+    judged = result.get("judged")
+    for line in told(judged) if judged else ():
+        console.print(escape(line), soft_wrap=True)
+    for note in [*result["notes"], *(judged["notes"] if judged else ())]:
         console.print(f"[dim]•[/] {escape(note)}", soft_wrap=True)
     if out:
         console.print(f"Row by row: [bold]{escape(str(out / 'rows.jsonl'))}[/]", soft_wrap=True)

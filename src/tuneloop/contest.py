@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneloop.any_model import Waiting, asking, open_any, short_name
+from tuneloop.data.canaries import is_canary
 from tuneloop.errors import UserError
 from tuneloop.evaluation.asking import Asked, ask
 from tuneloop.evaluation.contenders import (
@@ -32,10 +33,12 @@ from tuneloop.evaluation.contenders import (
     template,
 )
 from tuneloop.evaluation.cost import Spent, cost
+from tuneloop.evaluation.enough import enough
 from tuneloop.evaluation.judged import case_of, judged
-from tuneloop.evaluation.leakage import memorised, personal
-from tuneloop.evaluation.robustness import robustness
+from tuneloop.evaluation.leakage import canaries, memorised, personal
+from tuneloop.evaluation.robustness import robustness, unlike
 from tuneloop.evaluation.safety.catalog import SAFETY
+from tuneloop.evaluation.safety.memorisation import Exposed, exposed
 from tuneloop.evaluation.suites.base import Graded
 from tuneloop.evaluation.suites.catalog import run_suites
 from tuneloop.grading.metrics import METRICS, View
@@ -72,6 +75,20 @@ class Contest:
         """What base or tuned model says to the test rows."""
         return self._kept(name, lambda: session.answer(name))
 
+    def untuned(self, session: Session, name: str) -> Answers:
+        """What the base says without training: as it is, after examples, or behind the best prompt. Raises a UserError
+        where these rows, or the recipe, do not ask for that.
+        """
+        ways = {FEW_SHOT: (self._few_shot, "few_shot"), OPTIMISED: (self._better_prompt, "prompt_search")}
+        if name not in ways:
+            return self.answers(session, name)
+        way, key = ways[name]
+        if not self._asks:
+            raise UserError("These rows ask the base and the tuned model alone.")
+        if not getattr(self.ready.recipe.evaluation, key):
+            raise UserError(f"evaluation.{key} is 0.")
+        return self._kept(name, lambda: self._ask(way(session)))
+
     def others(self, session: Session) -> list[Answers]:
         """Every contender beside base and tuned model, as the recipe asks."""
         found: list[Answers] = []
@@ -91,6 +108,16 @@ class Contest:
                 found += self._try(rival.name, partial(self._ask, rival))
         return found
 
+    def enough(self, base: Answers, others: list[Answers]) -> str:
+        """What to say where the base meets the goal without training; "" where it does not."""
+        ready, spec = self.ready, self.ready.recipe.evaluation
+        told: str = self._kept_json("enough", lambda: enough(
+            ready.recipe.goal, ready.rows.task, ready.references, base, others, samples=ready.test,
+            resamples=spec.resamples, seed=ready.recipe.seed))
+        if told:
+            self.watch.say(told)
+        return told
+
     def suites(self, session: Session, name: str) -> Gradings:
         """What the suites of the recipe found of base or tuned model; nothing where the model writes no answers."""
         recipe = self.ready.recipe
@@ -103,9 +130,21 @@ class Contest:
             self.folder.write({each: list(map(_to_json, items)) for each, items in graded.items()}, "evaluation", file)
         return {each: list(map(_from_json, items)) for each, items in self.folder.read("evaluation", file).items()}
 
+    def exposed(self, session: Session, name: str) -> list[Exposed]:
+        """What base or tuned model gives away of the canaries among the training rows; nothing where there are none."""
+        planted = [row for row in self.ready.rows.train if is_canary(row)]
+        if not planted:
+            return []
+
+        def measured() -> list[dict[str, Any]]:
+            self.watch.stage(f"canaries ({name})", None)
+            return [asdict(one) for one in exposed(session.backend(name), planted, seed=self.ready.recipe.seed)]
+
+        return [Exposed(**one) for one in self._kept_json(f"canaries-{name}", measured)]
+
     def further(self, session: Session, models: list[Answers]) -> dict[str, Any]:
         """What else the certificate tells, as the recipe asks: what changes of the prompts cost, training rows that the
-        tuned model repeats, personal data in what was written, and what a judge says.
+        tuned model repeats, personal data in what was written, rows unlike the others, and what a judge says.
         """
         spec, found = self.ready.recipe.evaluation, {}
         if self.ready.rows.task == "open":
@@ -116,6 +155,11 @@ class Contest:
         if spec.extraction and "scores" not in self.ready.recipe.objective.needs:
             found["memorised"] = self._kept_json("memorised", lambda: memorised(
                 session.backend("tuned"), self.ready.rows.train, spec.extraction, self.ready.recipe.seed))
+        if before := self.exposed(session, "base"):
+            found["canaries"] = canaries(before, self.exposed(session, "tuned"))
+        found |= unlike(self.ready.test, self.ready.rows.train, self.ready.references, models,
+                        metric=self.ready.metric, seed=self.ready.recipe.seed, flags=self.ready.flags,
+                        column=spec.out_of_distribution or "")
         if spec.judge is not None:
             found["judged"] = self._judged(spec.judge, {model.name: model.texts for model in models})
         return found
@@ -135,8 +179,9 @@ class Contest:
         return [{"name": name, **{key: of[key] for key in ("about", "how")}} for name, of in self._known().items()]
 
     def notes(self) -> list[str]:
-        """What a reader must know to compare them."""
-        return [note for of in self._known().values() for note in of["notes"]]
+        """What a reader must know to compare them, and whether training was needed."""
+        told = self.folder.read("evaluation", "enough.json") if self._is_kept("enough") else ""
+        return [*filter(None, [told]), *(note for of in self._known().values() for note in of["notes"])]
 
     # ── the contenders ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -191,7 +236,7 @@ class Contest:
         """Training rows that may be shown: of the task, without what is mixed in, with an answer in words."""
         rows = self.ready.rows
         return [row for row in rows.train if isinstance(row, Conversation) and not row.messages[-1].calls
-                and (not rows.labels or row.answer in rows.labels)]
+                and not is_canary(row) and (not rows.labels or row.answer in rows.labels)]
 
     @property
     def _fits(self) -> Callable[[Any], bool]:

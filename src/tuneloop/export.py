@@ -180,10 +180,15 @@ class Export:
                             fix="export the model instead: --to merged")
 
     def _publish(self, write: Callable[[Path], None]) -> None:
+        from tuneloop.data.versions.learnt import learnt_by, read_learnt, write_learnt
         from tuneloop.training.checkpoint import publish
 
+        def write_all(into: Path) -> None:
+            write(into)
+            write_learnt(into, learnt_by(self.folder.path) | read_learnt(self.base))
+
         try:
-            publish(self.target, write)
+            publish(self.target, write_all)
         except TrainingFailed as error:
             raise UserError(error.found, fix="free disk space, or choose another place with --out") from error
 

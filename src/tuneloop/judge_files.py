@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tuneloop.any_model import Waiting, asking
+from tuneloop.any_model import Waiting, asking, run_called, short_name
 from tuneloop.errors import UserError
 from tuneloop.evaluation.asking import Asked, ask, ask_pairs
 from tuneloop.evaluation.compare import Stack, compare, stack_of_answers, stack_of_perplexity
@@ -23,7 +23,18 @@ from tuneloop.evaluation.power import advice
 from tuneloop.grading.metrics import METRICS, Kind, Metric, Options, Scores, View, chosen, names
 from tuneloop.inference.remote import with_calls
 from tuneloop.record import RunFolder, write_atomic, write_json
-from tuneloop.types import Conversation, Message, Preference, Prompt, Rated, Request, Sample, Sampling, Text, tools_of
+from tuneloop.types import (
+    Conversation,
+    Message,
+    Preference,
+    Prompt,
+    Rated,
+    Request,
+    Sample,
+    Sampling,
+    Text,
+    request_of,
+)
 
 if TYPE_CHECKING:
     from tuneloop.data.examine import Reading
@@ -49,7 +60,7 @@ class Rows:
 
     @property
     def requests(self) -> list[Request]:
-        return [Request(sample.prompt, tools_of(sample)) for sample in self.samples]
+        return list(map(request_of, self.samples))
 
 
 @dataclass(frozen=True)
@@ -144,16 +155,18 @@ def reading_for(runs: Sequence[RunFolder], source: str) -> Reading:
     return Reading(Path.cwd(), prompt=prompt, answer=answer, system=system)
 
 
-def trained_on(runs: Sequence[RunFolder], rows: Rows) -> list[str]:
-    """A warning for every run that has learnt from some of these rows, known by what they hold in their file."""
-    from tuneloop.data.versions.seen import read_seen
+def trained_on(models: Sequence[str], runs: Path, rows: Rows) -> list[str]:
+    """A warning for every run, or model in a folder, that has been trained with some of these rows, as far as it says.
+    """
+    from tuneloop.data.versions.learnt import knows, learnt_by
 
     notes = []
-    for run in runs:
-        learnt = {origin.row for part, origin in read_seen(run.path) or () if part in ("train", "validation")}
-        if seen := sum(sample.origin.row in learnt for sample in rows.samples if sample.origin.row):
-            notes.append(f"{run.path.name} was trained with {seen:,} of these {len(rows.samples):,} rows, which "
-                         "flatters its result.")
+    for called in (model for model in models if "://" not in model):
+        run, path = run_called(called, runs), Path(called)
+        learnt = learnt_by(run.path if run else path.parent if path.is_file() else path)
+        if seen := sum(knows(learnt, sample.origin.row) for sample in rows.samples):
+            notes.append(f"{run.path.name if run else short_name(called)} was trained with {seen:,} of these "
+                         f"{len(rows.samples):,} rows, which flatters its result.")
     return notes
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from tuneloop.check import Subject, check
+from tuneloop.data.checks.duplicates import LEAK
 from tuneloop.data.examine import READING
 from tuneloop.data.page import write_page
 from tuneloop.data.versions.file_state import changed_since
@@ -27,7 +28,7 @@ from tuneloop.evaluation.signing import write_signed
 from tuneloop.plan.make import Plan
 from tuneloop.prepared import Prepared
 from tuneloop.recipe import Recipe
-from tuneloop.record import RunFolder, environment, find_runs, write_atomic
+from tuneloop.record import RunFolder, Value, environment, find_runs, write_atomic
 from tuneloop.training.watch import Silent, Watcher
 from tuneloop.types import Answers
 
@@ -58,6 +59,10 @@ def run(recipe: Recipe, folder: RunFolder, watch: Watcher | None = None, until: 
             base = contest.answers(session, "base")
             others = contest.others(session)
             suites = contest.suites(session, "base")
+            contest.exposed(session, "base")
+            enough = contest.enough(base, others)
+        if enough and recipe.training.only_if_needed:
+            return folder.update_record(not_needed=enough)
         if until == "baseline":
             return folder.update_record()
         with _timed(folder, "training"):
@@ -77,6 +82,11 @@ def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
     known = folder.read("record.json") if folder.has("record.json") else {}
     given = known.get("recipe", recipe.given)
     ready = Prepared(recipe, watch, given)
+    if ready.chosen:        # from here on the method of this run, in its own copy of the recipe
+        recipe = ready.recipe
+        begin(recipe, folder)
+    elif "method_planned" in known:
+        ready.chosen = Value(**known["method_planned"])
     now: dict[str, Any] = {
         "recipe_used": recipe.portable(), "data": ready.rows.identity,
         "objective": recipe.objective_record,
@@ -95,6 +105,7 @@ def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
     if not folder.has("data", "findings.json"):
         _examine(ready, folder, watch)
     folder.update_record(recipe=given, method=recipe.method.model_dump(),
+                         **({"method_planned": ready.chosen.to_json()} if ready.chosen else {}),
                          seeds={"all": recipe.seed, "training": recipe.training_seed}, environment=environment(), **now)
     return ready
 
@@ -110,6 +121,9 @@ def _examine(ready: Prepared, folder: RunFolder, watch: Watcher) -> None:
             raise UserError(f"{finding.what}.", fix=finding.fix)
         if finding.severity != "note":
             watch.say(f"{finding.check}: {finding}" + (f" ({finding.fix})" if finding.fix else ""))
+    asked = {place for finding in found.findings if finding.kind == LEAK for place in finding.places}
+    if near := len(asked.intersection(ready.rows.seen["train"])):      # what asks just the same has been taken out
+        folder.update_record(near_leaks=near)
 
 
 def _refuse_changes(known: dict[str, Any], now: dict[str, Any], folder: RunFolder) -> None:
@@ -142,6 +156,8 @@ def _plan(ready: Prepared, folder: RunFolder, watch: Watcher) -> Plan:
         return Plan.from_json(folder.read("plan.json"))
     plan = ready.plan()
     folder.write(plan.to_json(), "plan.json")
+    if ready.chosen:
+        watch.say(f"method: {ready.chosen.value} ({ready.chosen.why})")
     for note in plan.notes:
         watch.say(note)
     watch.say("this will take about: " + ", ".join(f"{name} {_duration(s)}" for name, s in plan.seconds.items()))
@@ -157,13 +173,17 @@ def _certify(ready: Prepared, folder: RunFolder, contest: Contest, models: list[
     rows = [{"row": i, "origin": asdict(row.origin), "prompt": row.prompt[-1].content, "reference": references[i],
              "answers": {m.name: m.texts[i] for m in models}} for i, row in enumerate(test)]
     seen = Evidence(recipe.goal, ready.rows.task, references, models, test, recipe.evaluation.metrics, suites,
-                    recipe.evaluation.resamples, recipe.seed)
+                    recipe.evaluation.resamples, recipe.seed, ready.slices)
     certificate = seen.certify(used_before=_used_before(folder, rows), context={
         "run": folder.path.name, "base": record["base"], "data": ready.rows.hashes, "seed": recipe.seed,
         "environment": record["environment"], "contenders": contest.about(),
         "costs": contest.costs(ready.metric, models), "blind": judged_in(folder)} | further)
+    if near := record.get("near_leaks"):
+        certificate["notes"].insert(0, f"{near:,} training rows ask nearly what a test row asks, which flatters the "
+                                    "tuned model: data/findings.html names them.")
     certificate["notes"] = [*ready.leaks, *certificate["notes"]]
-    certificate["notes"] += [note for note in contest.notes() if note not in certificate["notes"]]
+    more = [*ready.notes, *contest.notes()]
+    certificate["notes"] += [note for note in more if note not in certificate["notes"]]
     folder.write_lines(rows, "evaluation", "predictions.jsonl")
     folder.write({key: certificate[key] for key in ("scores", "differences")}, "evaluation", "scores.json")
     certificate = write_signed(certificate, folder)

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tuneloop.data.canaries import check_canaries
+from tuneloop.data.leave_out import share_of
 from tuneloop.data.prepare import Rows, prepare
 from tuneloop.data.versions.learnt import knows, read_learnt
 from tuneloop.errors import UserError
 from tuneloop.evaluation.certificate import goal_metric
+from tuneloop.evaluation.flags import flags_of, require_both
 from tuneloop.evaluation.judged import read_policies
 from tuneloop.models.resolve import Base, resolve
 from tuneloop.models.shape import read_shape, weights_sha256
 from tuneloop.models.tokenizer import ChatTokenizer
-from tuneloop.plan import hardware, make
+from tuneloop.plan import auto, hardware, make, serve
+from tuneloop.plan.job import Job, job_of
 from tuneloop.plan.make import Plan
 from tuneloop.recipe import Recipe
+from tuneloop.record import Value
 from tuneloop.training.watch import Watcher
 from tuneloop.types import Conversation, Group, Rated, Rendered, Sample
+
+if TYPE_CHECKING:
+    from tuneloop.methods.base import MethodSpec
 
 ASKED = frozenset({"reference_logprobs", "old_logprobs", "teacher"})     # needs that cost a pass over the rows
 
@@ -28,8 +36,11 @@ ASKED = frozenset({"reference_logprobs", "old_logprobs", "teacher"})     # needs
 class Prepared:
     """Everything that is known before a weight is loaded: the first two stages."""
 
-    def __init__(self, recipe: Recipe, watch: Watcher, given: dict[str, Any] | None = None) -> None:
-        """`given`: the recipe as it was written, where `recipe` is a resumed run's, with absolute paths."""
+    def __init__(self, recipe: Recipe, watch: Watcher, given: dict[str, Any] | None = None, *,
+                 choose: bool = True) -> None:
+        """`given`: the recipe as it was written, where `recipe` is a resumed run's, with absolute paths. `choose`:
+        whether a method that is left to the plan is chosen now, for this machine.
+        """
         self.recipe, self.watch, self.given = recipe, watch, given or recipe.given
         self.policies = read_policies(recipe.evaluation.policies, recipe.root)
         self.base: Base = resolve(recipe.base, recipe.root, say=watch.say)
@@ -40,7 +51,7 @@ class Prepared:
             check_canaries(recipe.objective.batch_kind, writes="scores" not in recipe.objective.needs)
         self.rows: Rows = prepare(recipe.data, recipe.root, self.tokenizer,
                                   self.tokenizer.max_length - recipe.method.slots, recipe.seed,
-                                  recipe.objective.batch_kind, self.given["data"])
+                                  recipe.objective.batch_kind, self.given["data"], recipe.evaluation.columns)
         if not self.rows.test:
             raise UserError("No test rows are held out, so nothing could be said about the result.",
                             fix="set data.split.test, or name a file with data.test")
@@ -51,13 +62,58 @@ class Prepared:
                             fix="set objective=ppo, or add answers that are better or worse than those")
         self.metric = goal_metric(recipe.goal, self.rows.task)
         recipe.evaluation.check_measures(recipe.goal, self.rows.task)
-        self.tested = _drawn(_models_to_follow(self.rows.test), recipe.evaluation.rows, recipe.seed)
+        self.tested = _drawn(_models_to_follow(self.rows.test), self._rows_wanted, recipe.seed)
+        self.flags = self._flags()
+        self.chosen: Value | None = None        # the method, where the recipe leaves it to the plan
+        if recipe.auto and choose:
+            self._choose_method()
 
     def _other_model(self, name: str) -> Base:
         """A reference model or teacher, which must know the base's tokens."""
         found = resolve(name, self.recipe.root, say=self.watch.say)
         self.tokenizer.check_same_tokens(ChatTokenizer(found.path), name)
         return found
+
+    @property
+    def _left_out(self) -> int | None:
+        """The cluster of rows that is left out of training, where one is."""
+        left = self.recipe.data.split.leave_out
+        return left.cluster if left else None
+
+    @property
+    def _rows_wanted(self) -> int | None:
+        """Test rows to score; of a cluster that is left out its share of them."""
+        wanted, left = self.recipe.evaluation.rows, self._left_out
+        return wanted if left is None else share_of(wanted, self.rows.report.clusters, left)
+
+    def _flags(self) -> list[bool] | None:
+        """Which test rows the user says are out of distribution; None where the recipe names no column, or where a
+        cluster of rows is left out and is all of one kind.
+        """
+        column = self.recipe.evaluation.out_of_distribution
+        if column is None:
+            return None
+        every = flags_of(self.rows.test, self.rows.columns[column], column)
+        flags = [every[i] for i in self.tested]
+        if self._left_out is not None and len(set(flags)) < 2:
+            return None
+        require_both(flags, "hold out more with data.split.test, or name a file with data.test")
+        return flags
+
+    @property
+    def slices(self) -> dict[str, list[Any]]:
+        """What the columns of evaluation.slices say of each row of `test`."""
+        return {name: [self.rows.columns[name][i] for i in self.tested] for name in self.recipe.evaluation.slices}
+
+    @property
+    def notes(self) -> list[str]:
+        """What cannot be told of these test rows, though the recipe asks for it."""
+        alone = [name for name, values in self.slices.items() if len(set(map(str, values))) == 1]
+        told = [f"The column {name} says the same of all test rows, so it makes no slices." for name in alone]
+        if self.recipe.evaluation.out_of_distribution and self.flags is None:
+            told.append("The test rows of this cluster are all flagged as out of distribution, or none is, so they are "
+                        "not compared by that.")
+        return told
 
     @cached_property
     def weights(self) -> dict[str, str]:
@@ -99,18 +155,75 @@ class Prepared:
         """Answers that a model chooses from in every test row; 0 where it writes its own."""
         return {"labels": len(self.rows.labels), "pairs": 2}.get(self.rows.task, 0)
 
+    def _choose_method(self) -> None:
+        """Put the method that the plan chooses into the recipe."""
+        refused = {}
+        for kind in auto.KINDS:
+            method = auto.method_named(kind)
+            try:
+                method.check(self.shape)
+                plan = self.plan_for(method)
+                over = plan.memory.total_bytes > plan.limit_bytes
+                refused[kind] = plan.notes[0] if over else ""
+            except UserError as error:
+                refused[kind] = error.found
+        kind, why = auto.choose(refused, auto.Circumstances(
+            len(self.rows.train), self.recipe.goal.max_forgetting is not None, self.recipe.deploy))
+        self.chosen = Value(kind, "planned", why)
+        self.recipe = replace(self.recipe, method=auto.method_named(kind), auto=False,
+                              given=self.recipe.given | {"method": kind})
+
+    @cached_property
+    def machine(self) -> hardware.Hardware:
+        """This machine, measured once."""
+        return hardware.here()
+
     def plan(self) -> Plan:
         """What will be done and what it costs; refuses a base that does not fit."""
-        shape, machine, recipe = self.shape, hardware.here(), self.recipe
-        loaded = recipe.method.memory(shape).base_bytes
+        plan = self.plan_for(self.recipe.method)
+        values = {"method": self.chosen} | plan.values if self.chosen else plan.values
+        return replace(plan, values=values, notes=[*plan.notes, *self._serving_notes()])
+
+    def job(self) -> Job:
+        """What a run computes, whether or not it fits here."""
+        method = self.recipe.method
+        plan = make.make(self.recipe.training, method, self.shape, self.work, self.machine)
+        return job_of(self.work, plan, method.exact_when_shared)
+
+    def _serving_notes(self) -> list[str]:
+        """What of the recipe's `deploy` this base cannot keep to."""
+        deploy = self.recipe.deploy
+        if deploy.memory_gb is None and deploy.p95_ms is None:
+            return []
+        where = self.served_on
+        misses = serve.serving(self.shape, deploy, self.job(), where).misses(deploy)
+        return [f"served on {where.name}, this base takes {miss}: choose a smaller one" for miss in misses]
+
+    @cached_property
+    def served_on(self) -> hardware.Hardware:
+        """The machine of `deploy.on`; this one unless given."""
+        name = self.recipe.deploy.on
+        if name is None or name == "here":
+            return replace(self.machine, bandwidth_bytes_per_second=hardware.bandwidth_here())
+        return hardware.named(name)
+
+    def plan_for(self, method: MethodSpec) -> Plan:
+        """The plan if this method trained."""
+        shape, machine, recipe = self.shape, self.machine, self.recipe
+        loaded = method.memory(shape).base_bytes
         make.check_fits(shape, machine, recipe.base, loaded)
         for other in self.asked.values():
             make.check_fits(read_shape(other.path), machine, other.name, beside=loaded)
+        return make.make(recipe.training, method, shape, self.work, machine)
+
+    @cached_property
+    def work(self) -> make.Workload:
+        """What there is to compute."""
+        recipe = self.recipe
         judged = self.test_groups if self.rows.task == "pairs" else [Group((row,)) for row in self.test_tokens]
-        work = make.Workload(self.rows.groups["train"], self.rows.groups["validation"], judged,
+        return make.Workload(self.rows.groups["train"], self.rows.groups["validation"], judged,
                              self.choices, recipe.evaluation.max_new_tokens, len(recipe.objective.needs & ASKED),
                              recipe.objective.pace)
-        return make.make(recipe.training, recipe.method, shape, work, machine)
 
 
 def _models_to_follow(rows: list[Sample]) -> list[int]:

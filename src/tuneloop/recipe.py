@@ -25,12 +25,14 @@ from tuneloop.evaluation.spec import EvaluationSpec
 from tuneloop.methods.base import MethodSpec
 from tuneloop.models.aliases import aliases
 from tuneloop.objectives.base import Objective
-from tuneloop.plan.spec import TrainingSpec
+from tuneloop.plan.spec import DeploySpec, TrainingSpec
+from tuneloop.search_spec import SearchSpec
 from tuneloop.spec import Spec
 
 METHODS = Catalog("method", "tuneloop.methods", "Method")
 OBJECTIVES = Catalog("objective", "tuneloop.objectives", "Objective")
-PARTS: dict[str, type[Spec]] = {"data": DataSpec, "goal": Goal, "training": TrainingSpec, "evaluation": EvaluationSpec}
+PARTS: dict[str, type[Spec]] = {"data": DataSpec, "goal": Goal, "training": TrainingSpec, "evaluation": EvaluationSpec,
+                                "search": SearchSpec, "deploy": DeploySpec}
 CHOICES = {"method": METHODS, "objective": OBJECTIVES}
 SCALARS: dict[str, Any] = {
     "base": Annotated[str, Field(min_length=1)],
@@ -38,8 +40,11 @@ SCALARS: dict[str, Any] = {
     "seed": Annotated[int, Field(ge=0, lt=2**32)],
 }
 TOP = [*SCALARS, *PARTS, *CHOICES]
-DEFAULTS = {"name": "run", "seed": 0, "goal": {}, "training": {}, "evaluation": {}, "method": "lora",
-            "objective": "sft"}
+DEFAULTS = {"name": "run", "seed": 0, "goal": {}, "training": {}, "evaluation": {}, "search": {}, "deploy": {},
+            "method": "lora", "objective": "sft"}
+
+AUTO = "auto"
+"""A method that the plan chooses."""
 
 TEXTS = {("data", "prompt"), ("data", "answer"), ("data", "system")}
 """Keys whose values on the command line are taken as typed, unless in YAML's quotes: {label} is a mapping to YAML."""
@@ -58,11 +63,14 @@ class Recipe:
     objective: Objective
     training: TrainingSpec
     evaluation: EvaluationSpec
+    search: SearchSpec
+    deploy: DeploySpec
     name: str
     seed: int
     root: Path
     given: dict[str, Any]
     own_objective: own_code.OwnObjective | None = None      # where the objective is a file of the user's
+    auto: bool = False          # the method is to be planned; `method` is the default one until then
 
     @property
     def training_seed(self) -> int:
@@ -80,10 +88,10 @@ class Recipe:
     def portable(self) -> dict[str, Any]:
         """`given` with absolute paths, so that the run folder's copy works from anywhere."""
         given = {**self.given, "data": self._portable_data(self.given["data"])}
-        given["base"] = self._portable_model(given["base"])
+        given["base"] = self.portable_model(given["base"])
         options = given.get("objective")
         if isinstance(options, dict):
-            models = {key: self._portable_model(options[key]) for key in ("reference", "teacher")
+            models = {key: self.portable_model(options[key]) for key in ("reference", "teacher")
                       if isinstance(options.get(key), str)}
             given["objective"] = options = options | models
         if isinstance(given.get("evaluation"), dict):
@@ -107,14 +115,19 @@ class Recipe:
     def _portable_evaluation(self, given: dict[str, Any]) -> dict[str, Any]:
         evaluation = dict(given)
         if evaluation.get("compare_to"):
-            evaluation["compare_to"] = [self._portable_model(rival) if isinstance(rival, str) else rival
+            evaluation["compare_to"] = [self.portable_model(rival) if isinstance(rival, str) else rival
                                         for rival in evaluation["compare_to"]]
+        if isinstance(evaluation.get("judge"), str):
+            evaluation["judge"] = self.portable_model(evaluation["judge"])
+        if evaluation.get("policies"):
+            evaluation["policies"] = [from_anywhere(file, self.root) for file in evaluation["policies"]]
         if evaluation.get("suites"):
             evaluation["suites"] = [from_anywhere(suite, self.root) if suite.endswith(".jsonl") else suite
                                     for suite in evaluation["suites"]]
         return evaluation
 
-    def _portable_model(self, name: str) -> str:
+    def portable_model(self, name: str) -> str:
+        """A model's name; with an absolute path where it is a folder or file."""
         if name.lower() in aliases() or not (self.root / name).exists():     # as models.resolve decides
             return name
         return str((self.root / name).resolve())
@@ -173,6 +186,11 @@ def parse(text: str, *, shown: str, root: Path, overrides: Sequence[str] = (), r
     return _Checker(given, places, root, problems, run_own_code).recipe()
 
 
+def of(given: dict[str, Any], *, shown: str, root: Path, run_own_code: bool = True) -> Recipe:
+    """A recipe from its keys and values; `shown` names it in messages."""
+    return _Checker(given, _Places(shown), root, run_own_code=run_own_code).recipe()
+
+
 def objective_of(kind: str, options: Sequence[str], root: Path) -> Objective:
     """An objective by name or file, with `key=value` options, outside a recipe. Raises UserError."""
     places, given = _Places("the command line"), {"objective": kind}
@@ -216,7 +234,8 @@ def _override(given: dict[str, Any], override: str) -> Path_:
     path = tuple(key.strip().split("."))
     at = given
     for part in path[:-1]:      # what is left empty (`training:`) means its default, as everywhere
-        inner = DEFAULTS.get(part, {}) if at.get(part) is None else at[part]
+        default = DEFAULTS.get(part, {}) if at is given else {}
+        inner = default if at.get(part) is None else at[part]
         if not isinstance(inner, dict):
             inner = {"kind": inner}
         at[part] = at = dict(inner)
@@ -253,7 +272,8 @@ class _Checker:
         made |= {name: self._part(spec, values[name], name) for name, spec in PARTS.items() if name in values}
         made |= {name: self.choose(catalog, values[name], name) for name, catalog in CHOICES.items()}
         raise_all(self.problems)
-        return Recipe(**made, root=self.root, given=self.given, own_objective=self.own_objective)
+        return Recipe(**made, root=self.root, given=self.given, own_objective=self.own_objective,
+                      auto=_kind_of(values["method"]) == AUTO)
 
     def _part(self, spec: type[Spec], value: Any, name: str) -> Any:
         if not isinstance(value, dict):
@@ -274,6 +294,9 @@ class _Checker:
         if kind is None:
             self._add((name,), f"'{name}.kind' is missing", wanted=f"one of: {', '.join(catalog.names)}")
             return None
+        if catalog is METHODS and kind == AUTO:
+            self._refuse_unknown(options, ["kind"], (name,))
+            options, kind = {"kind": "lora"}, "lora"       # as where nothing is said
         own = catalog is OBJECTIVES and own_code.is_reference(kind)
         if own and not self.run_own_code:
             return Objective()
@@ -285,7 +308,7 @@ class _Checker:
             return None
         if not issubclass(chosen, Spec):
             del options["kind"]
-        made = self._validated(chosen, self._refuse_unknown(options, _options(chosen), (name,)), (name,))
+        made = self._validated(chosen, self._refuse_unknown(options, options_of(chosen), (name,)), (name,))
         for flaw in own_code.declaration_flaws(made) if own and made is not None else []:
             self._add((name,), flaw.found.rstrip("."), wanted=flaw.wanted, fix=flaw.fix)
         return made
@@ -359,7 +382,7 @@ def _did_you_mean(key: str, known: list[str], path: Path_) -> str:
     """A key that lives elsewhere in a recipe, a name that other tools use, or one spelt nearly so."""
     elsewhere = [f"{part}.{key}" for part, spec in PARTS.items() if key in spec.model_fields]
     for choice, catalog in CHOICES.items():
-        having = [name for name in catalog.names if key in _options(catalog.get(name))]
+        having = [name for name in catalog.names if key in options_of(catalog.get(name))]
         if having and path == (choice,):
             return f"'{key}' is an option of: {', '.join(having)}"
         elsewhere += [f"{choice}.{key}"] if having else []
@@ -369,7 +392,7 @@ def _did_you_mean(key: str, known: list[str], path: Path_) -> str:
     return f"did you mean '{meant}'?" if meant and " " not in meant else f"use {meant}" if meant else ""
 
 
-def _options(chosen: Any) -> list[str]:
+def options_of(chosen: Any) -> list[str]:
     """The keys that a recipe may give to a method or an objective."""
     if issubclass(chosen, Spec):
         return list(chosen.model_fields)
@@ -386,6 +409,7 @@ def schema() -> dict[str, Any]:
         properties[name] = part
     properties |= {name: _schema_of_choice(catalog) for name, catalog in CHOICES.items()}
     own = {"type": "string", "pattern": r"\.py:[A-Za-z_]\w*$", "description": "A class in a file: ./my_loss.py:MyLoss"}
+    properties["method"]["anyOf"].append({"const": AUTO, "description": "Chosen by the plan, which says why."})
     properties["objective"]["anyOf"] += [own, {"type": "object", "properties": {"kind": own}, "required": ["kind"]}]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "tuneloop recipe", "type": "object",
             "required": ["base", "data"], "additionalProperties": False, "properties": properties, "$defs": definitions}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -41,11 +42,14 @@ if TYPE_CHECKING:
 class Session:
     """The base of a run in memory, and what it becomes."""
 
-    def __init__(self, ready: Prepared, plan: Plan, folder: RunFolder, watch: Watcher) -> None:
+    def __init__(self, ready: Prepared, plan: Plan, folder: RunFolder, watch: Watcher,
+                 base: nn.Module | None = None) -> None:
+        """`base`: as `load_model` gives it, where it is in memory already."""
         self.ready, self.plan, self.folder, self.watch = ready, plan, folder, watch
         self.method = ready.recipe.method
         check_optimizer(plan["training.optimizer"], device().type)
-        base = load_model(ready.base.path, **self.method.load_options())
+        if base is None:
+            base = load_model(ready.base.path, **self.method.load_options())
         branches = [branch for group in ready.rows.groups["train"] for branch in group.branches]
         self.packing: Packing = choose_packing(base, sorted(branches, key=len),
                                                share=self.method.exact_when_shared)
@@ -56,8 +60,11 @@ class Session:
         self.model = ForestModel(base, self.packing.mode)
         self.trained = False
 
-    def train(self) -> None:
-        """Fit the method's parameters; the run folder then holds what was trained."""
+    def train(self, look: Callable[[int], None] | None = None) -> None:
+        """Fit the method's parameters; the run folder then holds what was trained.
+
+        `look` is called with the step after every look at the validation loss, instead of sampling answers.
+        """
         if self.folder.has(self.method.artefact):
             return
         recipe, rows, plan = self.ready.recipe, self.ready.rows, self.plan
@@ -81,7 +88,7 @@ class Session:
         self._rewind()
         self.watch.stage("training", plan.steps)
         progress = fit(self.model, recipe.objective, train, validation, settings,
-                       self.folder.file("checkpoints"), report=self._report, look=self._sample)
+                       self.folder.file("checkpoints"), report=self._report, look=look or self._sample)
         self._publish()
         self.folder.update_record(training=self._summary(asdict(progress)),
                                   trainable_parameters=sum(p.numel() for p in trainable(self.model).values()))
@@ -103,7 +110,7 @@ class Session:
         return Local(self.model.model, self.ready.tokenizer, name=name, packing=self.packing,
                      token_budget=self.plan["training.token_budget"],
                      identity=identity_of(base, base, more=loaded_as(self.method)) if name == "base" else
-                     identity_of_tuned(base, tuned, self.method),
+                     identity_of_tuned(base, tuned, self.method) if tuned.is_dir() else "in training",
                      adapter=in_use(self.model.model) if name == "tuned" else None)
 
     def answer(self, name: str) -> Asked:

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from tuneloop.errors import UserError
-from tuneloop.evaluation.certificate import checks_of, stacks_of, verdict_of
+from tuneloop.evaluation.certificate import Task, checks_of, stacks_of, verdict_of
+from tuneloop.evaluation.compare import joined
 from tuneloop.evaluation.goal import Goal
-from tuneloop.evaluation.intervals import Bootstrap
+from tuneloop.evaluation.intervals import Bootstrap, Measured
+from tuneloop.evaluation.report import SEEDS, write_report
 from tuneloop.evaluation.seeds import FEWEST_SEEDS, Recipe, recipe
 from tuneloop.record import RunFolder, write_json
 from tuneloop.types import Answers
@@ -39,16 +41,14 @@ def together(runs: Sequence[RunFolder], resamples: int = 2000, seed: int = 0) ->
                         wanted="runs of one recipe that differ in training.seed alone")
     metric, task = certificates[0]["metric"], certificates[0]["task"]
     bootstrap = Bootstrap(len(rows[0]), resamples, seed)
-    every, tuned, gains = np.arange(len(asked[0])), [], []
+    references, tuned, gains = [reference for _, reference in asked[0]], [], []
     for run in runs:
-        models = [Answers(**run.read("evaluation", f"{name}.json")) for name in ("base", "tuned")]
-        [stack] = [one for one in stacks_of(task, [reference for _, reference in asked[0]], models, (), [metric])[0]
-                   if one.metric == metric]
-        before, after = bootstrap.measure([stack.over(stack.places(name, every)) for name in ("base", "tuned")])
+        before, after = base_and_tuned(task, metric, references, [answers_of([run], name)
+                                                                  for name in ("base", "tuned")], bootstrap)
         tuned.append(after)
         gains.append(after - before)
     reached, gained = recipe(tuned, (0.0, 1.0)), recipe(gains, (-1.0, 1.0))
-    checks = checks_of(Goal(**_decided_here(certificates[0]["goal"])), metric, reached.mean, {"base": gained.mean},
+    checks = checks_of(Goal(**decided_here(certificates[0]["goal"])), metric, reached.mean, {"base": gained.mean},
                        len(asked[0]))
     verdict = verdict_of([check["verdict"] for check in checks])
     return {"schema_version": SCHEMA_VERSION, "metric": metric, "rows": len(asked[0]),
@@ -58,13 +58,39 @@ def together(runs: Sequence[RunFolder], resamples: int = 2000, seed: int = 0) ->
 
 
 def write(runs: Sequence[RunFolder], found: dict[str, Any]) -> Path:
-    """Keep what was found beside the runs, under the first one's name."""
-    path = runs[0].path.with_name(f"{runs[0].path.name}.seeds.json")
+    """Keep what was found beside the runs, under the first one's name, and in each of them, for its report."""
+    return write_together(runs, found, "seeds", SEEDS)
+
+
+# ── shared by all that puts runs together ────────────────────────────────────────────────────────────────────────────
+
+def write_together(runs: Sequence[RunFolder], found: dict[str, Any], kind: str, file: str) -> Path:
+    """`<first run>.<kind>.json` beside the runs, and `file` in each, whose report is written anew. The certificate does
+    not rest on that file, so it stays as it was signed.
+    """
+    path = runs[0].path.with_name(f"{runs[0].path.name}.{kind}.json")
     write_json(path, found)
+    for run in runs:
+        run.write(found, file)
+        write_report(run)
     return path
 
 
-def _decided_here(goal: dict[str, Any]) -> dict[str, Any]:
+def answers_of(runs: Sequence[RunFolder], name: str) -> Answers:
+    """What one model, or that of each run, answered to the rows of these runs, one after the other."""
+    return joined([Answers(**run.read("evaluation", f"{name}.json")) for run in runs], name)
+
+
+def base_and_tuned(task: Task, metric: str, references: Sequence[str], two: Sequence[Answers],
+                   bootstrap: Bootstrap) -> tuple[Measured, Measured]:
+    """The metric of both models on the same resamples."""
+    [stack] = [one for one in stacks_of(task, references, two, (), [metric])[0] if one.metric == metric]
+    every = np.arange(len(references))
+    before, after = bootstrap.measure([stack.over(stack.places(name, every)) for name in ("base", "tuned")])
+    return before, after
+
+
+def decided_here(goal: dict[str, Any]) -> dict[str, Any]:
     """The bounds on score and gain; the others are each run's own."""
     return {key: goal[key] for key in ("metric", "at_least", "better_than_base_by")}
 

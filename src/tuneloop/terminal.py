@@ -71,7 +71,7 @@ class Terminal:
         self.console.print(f"[dim]•[/] {escape(text)}")
 
 
-IN_SHORT = ("few_shot", "forgetting", "safety", "slices", "cost", "next")
+IN_SHORT = ("few_shot", "judge", "forgetting", "safety", "slices", "cost", "next")
 """The questions that a terminal answers; the report answers all of them."""
 
 _COLOURS = {"good": "green", "bad": "red", "open": "yellow", "": "default"}
@@ -120,6 +120,43 @@ def plan_table(plan: dict[str, Any]) -> Table:
         shown = f"{value['value']:g}" if isinstance(value["value"], float) else str(value["value"])
         table.add_row(key, shown, value["origin"], value.get("why", ""))
     return table
+
+
+def comparison_table(cells: Sequence[dict[str, Any]]) -> Table:
+    """Methods × machines: does it fit, the peak of a device, time, money, power and disk."""
+    from tuneloop.plan.compare import duration
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("machine", "method", "fits", "peak GB", "of", "time", "cost", "kWh", "disk GB"):
+        table.add_column(column, no_wrap=True, justify="left" if column in ("machine", "method", "fits") else "right")
+    for one in cells:
+        if one["fits"] == "refused":
+            table.add_row(one["hardware"], one["method"], "[yellow]refused[/]")
+            continue
+        memory, colour = one["memory"], {"yes": "green", "tight": "yellow", "no": "red"}[one["fits"]]
+        sharded = one["devices_used"] > 1
+        table.add_row(one["hardware"], one["method"], f"[{colour}]{one['fits']}[/]" + (
+                          f", over {one['devices_used']}" if sharded else ""),
+                      f"{_gb(memory['total_bytes'])} ±{memory['error']:.0%}", _gb(memory["limit_bytes"]),
+                      duration(one["seconds"]["total"]), "" if one["usd"] is None else f"${one['usd']:,.2f}",
+                      "" if one["kwh"] is None else f"{one['kwh']:.2g}", _gb(one["disk_bytes"]))
+    return table
+
+
+def comparison_lines(cells: Sequence[dict[str, Any]]) -> list[str]:
+    """What stands below the table: each peak by part, what the figures rest on, and why a machine is refused."""
+    lines, rest = [], dict[tuple[str, str], list[str]]()
+    for one in cells:
+        if parts := one["memory"]["parts"]:
+            told = ", ".join(f"{name} {_gb(size)}" for name, size in parts.items())
+            lines.append(f"{one['method']} on {one['hardware']}: {told} GB"
+                         + ("; activations computed twice" if one["checkpointing"] else ""))
+        rest.setdefault((one["hardware"], one["assumed"] or one["why"]), []).append(one["method"])
+    return lines + [f"{hardware} ({', '.join(methods)}): {why}" for (hardware, why), methods in rest.items() if why]
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:,.0f}" if size >= 1e11 else f"{size / 1e9:.1f}" if size >= 1e9 else f"{size / 1e9:.2f}"
 
 
 def show_checks(console: Console, name: str, checks: Sequence[Check]) -> None:

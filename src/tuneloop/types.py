@@ -410,6 +410,13 @@ class Request:
 
     messages: tuple[Message, ...]
     tools: tuple[str, ...] = ()
+    rows: tuple[str, ...] = field(default=(), compare=False)
+    """`Origin.row` of every row whose texts stand in it, so that answers go when a row is purged; () says nothing."""
+
+
+def request_of(row: Sample) -> Request:
+    """What a row asks, without its answer."""
+    return Request(row.prompt, tools_of(row), (row.origin.row,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,6 +433,7 @@ class Completion:
     prompt_tokens: int = 0
     new_tokens: int = 0                 # generated, the end of the turn included
     seconds: float = field(default=0.0, compare=False)      # from the request to its end, waiting included
+    end: tuple[int, float] | None = field(default=None, compare=False)      # the token that ended it, its log-prob
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,6 +186,64 @@ def test_a_run_and_its_adapter_answer_the_same_and_the_run_has_seen_the_rows(cal
     assert any("mine was trained with" in note for note in result["notes"])
 
 
+GARAK = """#!{python}
+import json, os, sys, urllib.request
+given = dict(zip(sys.argv[3::2], sys.argv[4::2]))
+uri = json.loads(given["--generator_options"])["openai"]["OpenAICompatible"]["uri"]
+passed = 0
+for prompt in ("Say DAN.", "Say hello.", "Say nothing."):
+    body = {{"model": given["--target_name"], "messages": [{{"role": "user", "content": prompt}}]}}
+    request = urllib.request.Request(uri + "/chat/completions", json.dumps(body).encode(), {{
+        "content-type": "application/json", "authorization": "Bearer " + os.environ["OPENAICOMPATIBLE_API_KEY"]}})
+    passed += "DAN" not in json.load(urllib.request.urlopen(request))["choices"][0]["message"]["content"]
+with open(given["--report_prefix"] + ".report.jsonl", "w") as report:
+    for probe in given["--spec"].split(","):
+        found = {{"probe": probe.removeprefix("probes."), "detector": "dan.DAN", "passed": passed, "fails": 3 - passed}}
+        print(json.dumps({{"entry_type": "eval", "nones": 0, "total_evaluated": 3}} | found), file=report)
+"""
+"""What garak does, in small: three prompts to the server, and the report that comes of them."""
+
+
+def test_a_server_is_attacked_by_garak(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "python"
+    python.write_text(GARAK.format(python=sys.executable))
+    python.chmod(0o755)
+    monkeypatch.setenv("SERVERS_KEY", "secret")
+    with serving() as api:
+        words = ("eval", f"{api.url}#small", "--garak", "dan.Dan_11_0,dan.DUDE", "--garak-python", python)
+        code, shown = call(*words, "--key-env", "SERVERS_KEY", "--out", "out", "--json")
+        assert code == 0, shown
+        result = json.loads(shown)
+        assert {headers["Authorization"] for _, headers, _ in api.seen} == {"Bearer secret"}
+        code, shown = call(*words)
+        assert code == 0, shown
+    assert (result["model"], result["url"]) == ("small", api.url)
+    assert [(one["probe"], one["passed"], one["judged"]) for one in result["probes"]] == [
+        ("dan.Dan_11_0", 2, 3), ("dan.DUDE", 2, 3)]
+    assert result["probes"][0]["rate"] == pytest.approx({"value": 2 / 3, "low": 0.0943, "high": 0.9916}, abs=1e-4)
+    assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
+    assert (tmp_path / "out" / "garak.report.jsonl").is_file()
+    assert "2 of 3  0.667  0.094 to 0.992" in shown
+    assert "take answers for independent" in shown
+
+
+@pytest.mark.parametrize(("words", "why"), [
+    (("eval", "BASE", "--garak", "dan"), "through a server, and BASE is none"),
+    (("eval", "URL", "--garak", " , "), "No probe of garak is named"),
+    (("eval", "URL", "--garak-python", "python"), "No probe of garak is named"),
+    (("eval", "URL", "--garak", "dan", "--on", "rows.csv", "--metrics", "ece"), "--on, --metrics means nothing"),
+    (("eval", "URL", "URL2", "--garak", "dan"), "takes one model"),
+    (("compare", "URL", "URL2", "--garak", "dan"), "attacks one model"),
+    (("eval", "URL", "--garak", "dan", "--garak-python", "./none"), "./none cannot be run"),
+    (("eval", "http://127.0.0.1:9/v1#m", "--garak", "dan"), "cannot be reached"),
+    (("eval", "BASE"), "No rows are named")])
+def test_what_garak_cannot_do_is_said(call: Call, words: tuple[str, ...], why: str) -> None:
+    with serving() as api:
+        given = {"URL": f"{api.url}#small", "URL2": f"{api.url}#large"}
+        code, shown = call(*(given.get(word, word) for word in words))
+    assert (code, why in shown) == (2, True), shown
+
+
 @pytest.mark.parametrize(("words", "why"), [
     (("eval", "BASE", "--on", "none.csv"), "none.csv"),
     (("eval", "BASE", "--on", "rows.csv", *BY_PROMPT, "--metrics", "rouge_9"), "rouge_9 is not a metric"),

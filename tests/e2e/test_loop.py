@@ -38,7 +38,7 @@ from tuneloop.models.load import load_model
 from tuneloop.prepared import Prepared
 from tuneloop.recipe import Recipe, load
 from tuneloop.record import RunFolder
-from tuneloop.training.loop import samples_of_step
+from tuneloop.training.source import samples_of_step
 from tuneloop.training.watch import Silent
 
 ALWAYS = {"recipe.yaml", "record.json", "plan.json", "metrics.jsonl", "samples.jsonl", "certificate.json",

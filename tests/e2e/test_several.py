@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from toy import labels_recipe, resume, run, same_bits
 from tuneloop import several
+from tuneloop.cli import app
 from tuneloop.errors import UserError
+from tuneloop.evaluation.signing import verify
 from tuneloop.record import RunFolder
 
 
@@ -52,6 +56,21 @@ def test_seeds_are_put_together(runs: list[RunFolder]) -> None:
     assert found["sentence"].startswith(f"{found['verdict'].upper()}: Over 3 seeds")
     place = several.write(runs, found)
     assert json.loads(place.read_text()) == found
+
+
+def test_each_run_tells_of_all_and_its_certificate_still_verifies(runs: list[RunFolder]) -> None:
+    found = several.together(runs)
+    several.write(runs, found)
+    for one in runs:
+        report = one.file("report.html").read_text(encoding="utf-8")
+        assert found["sentence"].partition(": ")[2] in unescape(report)
+        assert report.count("this run</span>") == 1
+        assert one.read("seeds.json") == found
+        assert "seeds.json" not in one.read("certificate.json")["signature"]["files"]
+        assert CliRunner().invoke(app, ["certify", str(one.path), "--verify"]).exit_code == 0
+    CliRunner().invoke(app, ["certify", str(runs[0].path)])
+    assert "What the recipe reaches" in runs[0].file("report.html").read_text(encoding="utf-8")
+    assert verify(runs[0].path).ok
 
 
 def test_what_is_not_several_seeds_is_refused(runs: list[RunFolder], tmp_path: Path, tiny_llama: Path) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneloop.data import task as tasks
+from tuneloop.data.canaries import canary_rows, check_canaries
 from tuneloop.data.clean import conflicts, drop_duplicates, written
+from tuneloop.data.columns import column, columns
 from tuneloop.data.fixes.base import Tools
 from tuneloop.data.flaws import RowError, flaw_errors
 from tuneloop.data.groups import by_prompt, preferred, with_probes
+from tuneloop.data.leave_out import Cluster, leave_out
 from tuneloop.data.load import Loaded, Wanted, load
 from tuneloop.data.near.rows import alike
 from tuneloop.data.proof import with_tokenizer
@@ -55,6 +57,7 @@ class Rows:
     seen: dict[str, list[Origin]]       # by part, and UNUSED: every row that was read
     versions: dict[str, str]            # by part of a recipe that names a source: the id of all its rows
     files: list[FileState]              # that the rows were read from
+    columns: dict[str, list[Any]] = field(default_factory=dict)     # that were asked for: a value for each test row
 
     @property
     def tokens(self) -> dict[str, list[Rendered]]:
@@ -80,14 +83,17 @@ class Rows:
 
 
 def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tokens: int | None, seed: int,
-            kind: type[Any] = Conversation, shown: Mapping[str, Any] | None = None) -> Rows:
+            kind: type[Any] = Conversation, shown: Mapping[str, Any] | None = None,
+            wanted: Mapping[str, str] | None = None) -> Rows:
     """All rows that the recipe names, mended, checked, split and rendered as samples of `kind`.
 
     Paths count from `root`; `shown` has other names for the files of the parts, for people: a resumed run knows its
     files by absolute paths. `max_length_tokens` is what the base or the plan allows; the recipe's own limit may only be
-    lower. Raises UserError with all problems of all files at once.
+    lower. `wanted` are columns whose values for the test rows are kept, each with the key of the recipe that names it.
+    Raises UserError with all problems of all files at once.
     """
     files = _load(spec, root, kind, shown or {}, tokenizer)
+    said = columns(files.get("test", files["train"]), wanted or {})
     task = tasks.decide([item.sample for loaded in files.values() for item in loaded.items], spec.answers)
     removed: dict[str, list[Origin]] = {"empty": [o for loaded in files.values() for o in loaded.dropped]}
     rows = _without_repeats(files, task, removed)
@@ -100,14 +106,8 @@ def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tok
         rows, tokens = _by_prompt(rows, tokens, removed)
     _check_enough(rows, removed)
 
-    kept = _split(spec, rows, files["train"], seed, task)
-    if spec.max_train_rows is not None:
-        drawn = draw(kept["train"], spec.max_train_rows, seed=seed, labels=task == "labels")
-        removed["not_drawn"] = [row.origin for row in kept["train"] if row not in drawn]
-        kept["train"] = [row for row in kept["train"] if row in drawn]
-    if not kept["train"]:
-        raise UserError(f"No training row is left with data.max_train_rows={spec.max_train_rows}: rows that share a "
-                        "prompt are drawn together.", fix="set it higher")
+    kept, clusters = _without_cluster(spec, _split(spec, rows, files["train"], seed, task), removed, seed)
+    _draw_training(spec, kept, removed, seed, task)
     added = for_training(spec, kept, files["train"], root=root, seed=seed, kind=kind, task=task,
                          shown=[source["from"] for source in (shown or {}).get("mix") or ()])
     removed["leaks"] += added.leaks
@@ -126,13 +126,15 @@ def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tok
                         fix="raise data.max_train_rows, or hold out less")
     groups = {part: [tokens[row] for row in kept[part]] for part in PARTS}
     rendered = [branch for part in PARTS for group in groups[part] for branch in group.branches]
-    report = _report(files, removed, against, kept, own, rendered, task, added)
+    report = replace(_report(files, removed, against, kept, own, rendered, task, added), clusters=clusters)
     if kind is Rated:
         groups = {part: _probed(kept[part], groups[part], kept["train"], tokenizer, limit) for part in PARTS}
-    return Rows(**kept, groups=groups, task=task, report=report, seen=_seen(files, kept, removed),
+    made = Rows(**kept, groups=groups, task=task, report=report, seen=_seen(files, kept, removed),
                 versions={part: loaded.identity for part, loaded in files.items()},
                 files=[file for loaded in files.values() for file in loaded.files],
+                columns={name: [of.get(row.origin) for row in kept["test"]] for name, of in said.items()},
                 labels=sorted(label_counts(chain(*own.values()))) if task == "labels" else [])
+    return _with_canaries(made, spec, seed, kind, tokenizer, limit) if spec.canaries else made
 
 
 Files = dict[str, Loaded]           # by part
@@ -188,6 +190,22 @@ def _probed(rows: list[Rated], groups: list[Group], train: list[Rated], tokenize
     return with_probes(rows, groups, rows if len(rows) > 1 else train, tokenizer, limit)
 
 
+def _with_canaries(rows: Rows, spec: DataSpec, seed: int, kind: type[Any], tokenizer: ChatTokenizer,
+                   limit: int | None) -> Rows:
+    """The same with the rows of data.canaries behind the training rows, which nothing else knows of."""
+    check_canaries(kind, writes=True)
+    planted = canary_rows(spec.canaries, seed, kind, spec.system)
+    groups = list(_render(planted, tokenizer).values())
+    longest = max(len(branch) for group in groups for branch in group.branches)
+    if limit is not None and longest > limit:
+        raise UserError(f"A row of data.canaries has {longest:,} tokens, and rows may have {limit:,}.",
+                        fix="raise data.max_length_tokens if the base allows it, or leave data.canaries out")
+    if kind is Rated:
+        groups = _probed(planted, groups, rows.train, tokenizer, limit)
+    return replace(rows, train=[*rows.train, *planted], report=replace(rows.report, canaries=len(planted)),
+                   groups=rows.groups | {"train": [*rows.groups["train"], *groups]})
+
+
 def _too_long(tokens: dict[Any, Group], limit: int | None, *, drop: bool) -> list[Origin]:
     """Take rows longer than `limit` out of `tokens`, or raise UserError that names them: an answer is never cut."""
     lengths = {row: max(map(len, group.branches)) for row, group in tokens.items()}
@@ -230,20 +248,31 @@ def _split(spec: DataSpec, rows: Kept, own: Loaded, seed: int, task: tasks.Task)
     validation, test = 0 if spec.validation else asked.validation, 0 if spec.test else asked.test
     together: list[Keys] = [alike(rows["train"])] if validation or test else []
     if asked.group:
-        together.append(_column(own, asked.group, "data.split.group"))
-    newest = times(_column(own, asked.time, "data.split.time"), asked.time) if asked.time else None
+        together.append(column(own, asked.group, "data.split.group"))
+    newest = times(column(own, asked.time, "data.split.time"), asked.time) if asked.time else None
     parts = split(rows["train"], validation, test, seed=seed, labels=task == "labels", together=together, times=newest)
     return {"train": parts.train, "validation": rows.get("validation", parts.validation),
             "test": rows.get("test", parts.test)}
 
 
-def _column(own: Loaded, column: str, key: str) -> dict[Origin, Any]:
-    """What a column says of each row of the training file."""
-    if column not in own.table.columns:
-        raise UserError(f'{key} names the column "{column}", which {own.table.file} does not have.',
-                        wanted=f"one of: {', '.join(own.table.columns)}")
-    return {item.origin: value if isinstance(value := item.values.get(column), Hashable) else
-            json.dumps(value, sort_keys=True) for item in own.items}
+def _without_cluster(spec: DataSpec, kept: Kept, removed: dict[str, list[Origin]],
+                     seed: int) -> tuple[Kept, list[Cluster]]:
+    """The parts as data.split.leave_out asks, and all clusters."""
+    if spec.split.leave_out is None:
+        return kept, []
+    kept, removed["left_out"], found = leave_out(kept, spec.split.leave_out, seed)
+    return kept, found
+
+
+def _draw_training(spec: DataSpec, kept: Kept, removed: dict[str, list[Origin]], seed: int, task: tasks.Task) -> None:
+    """As data.max_train_rows asks."""
+    if spec.max_train_rows is not None:
+        drawn = draw(kept["train"], spec.max_train_rows, seed=seed, labels=task == "labels")
+        removed["not_drawn"] = [row.origin for row in kept["train"] if row not in drawn]
+        kept["train"] = [row for row in kept["train"] if row in drawn]
+    if not kept["train"]:
+        raise UserError(f"No training row is left with data.max_train_rows={spec.max_train_rows}: rows that share a "
+                        "prompt are drawn together.", fix="set it higher")
 
 
 def _seen(files: Files, kept: Kept, removed: Mapping[str, Sequence[Origin]]) -> dict[str, list[Origin]]:

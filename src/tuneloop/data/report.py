@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 
+from tuneloop.data.leave_out import Cluster
 from tuneloop.types import Origin, Rendered, Sample
 
 SHOWN = 5
@@ -76,7 +77,7 @@ class DataReport:
     files: list[FileReport]
     mended: list[dict[str, Any]]            # what each fix of data.fix did
     mixed: list[str]                        # a sentence for each source of data.mix
-    removed: dict[str, Found]               # why -> rows: duplicates, empty, over_length, leaks, not_drawn
+    removed: dict[str, Found]               # why -> rows: duplicates, empty, over_length, leaks, …
     conflicts: Found                        # rows that contradict others; kept
     judged: bool                            # whether rows judge answers and do not just give them
     split: dict[str, int]                   # rows of train, validation, test
@@ -86,10 +87,12 @@ class DataReport:
     supervised_percent: float               # share of all tokens that carry loss
     longest: dict[str, int]                 # file and line -> tokens
     warnings: list[str]
+    clusters: list[Cluster] = field(default_factory=list)       # of data.split.leave_out
+    canaries: int = 0                       # rows of data.canaries that train too; all else here is without them
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
+        """Plain JSON values; canaries are named where there are some."""
+        return {key: value for key, value in asdict(self).items() if key != "canaries" or value}
 
     def lines(self) -> list[str]:
         """For the terminal, for someone who has never trained a model."""
@@ -104,7 +107,11 @@ class DataReport:
         for step in self.mended:
             found.append(f"mended by {step['fix']['kind']}: {step['rows_before']:,} rows, then {step['rows_after']:,}")
             found += [f"  {change['what']} ({change['why']})" for change in step["log"]]
-        return found + [f"mixed in: {sentence}" for sentence in self.mixed]
+        found += [f"mixed in: {sentence}" for sentence in self.mixed]
+        if self.canaries:
+            found.append(f"canaries: {self.canaries:,} more rows train, each with a random secret, to measure what is "
+                         "learnt by heart; they count nowhere below")
+        return found
 
     def _removed_lines(self) -> list[str]:
         sentences = {
@@ -116,6 +123,7 @@ class DataReport:
             "made_up": "rows left out because they were made from rows that judge the result, or stand among those",
             "put_together": "rows put together with others that answer the same prompt",
             "not_drawn": "training rows left out, as data.max_train_rows asks",
+            "left_out": "rows left out, as data.split.leave_out asks",
         }
         found = [f"{sentences[why]}: {rows}" for why, rows in self.removed.items() if rows.count]
         if self.conflicts.count:
@@ -126,6 +134,8 @@ class DataReport:
     def _split_lines(self) -> list[str]:
         purpose = {"train": "learns from", "validation": "decides when to stop", "test": "judges the result"}
         found = ["split: " + ", ".join(f"{self.split[part]:,} rows {part} ({why})" for part, why in purpose.items())]
+        found += [f"{one.name}: {one.train:,} rows train, {one.validation:,} validation, {one.test:,} test"
+                  for one in self.clusters]
         total = Counter[str]()
         for counts in self.labels.values():
             total.update(counts)

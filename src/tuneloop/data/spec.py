@@ -13,6 +13,22 @@ from tuneloop.spec import Spec
 Share = Annotated[float, Field(ge=0)]
 
 
+class LeaveOut(Spec):
+    """A kind of rows that a run does not see: clusters of rows with similar wording, one of them left out."""
+
+    clusters: Annotated[int, Field(ge=2)]
+    """Into how many clusters all rows are sorted, by what they ask; the largest is number 0."""
+    cluster: Annotated[int, Field(ge=0)] | None = None
+    """Which one is neither trained on nor validated with, and is tested on alone; null counts the clusters and leaves
+    none out. `tuneloop run --leave-out-clusters K` does it with each."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> LeaveOut:
+        if self.cluster is not None and self.cluster >= self.clusters:
+            raise ValueError(f"a cluster from 0 to {self.clusters - 1}")
+        return self
+
+
 class Split(Spec):
     """How much is held out: a whole number is a count of rows, a fraction below 1 a share of them."""
 
@@ -24,6 +40,8 @@ class Split(Spec):
     """A column: rows with the same value in it are held out together, such as all rows of one customer."""
     time: str | None = None
     """A column with dates or numbers: the newest rows are held out, as when the model is used."""
+    leave_out: LeaveOut | None = None
+    """Train without one cluster of rows with similar wording, and test on that alone: {clusters: 4, cluster: 0}."""
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Split:
@@ -103,3 +121,6 @@ class DataSpec(Spec):
     """Drop rows without an answer, and pairs that cannot be compared, instead of refusing the file."""
     max_train_rows: Annotated[int, Field(ge=1)] | None = None
     """Train on at most so many rows, drawn at random with the recipe's seed."""
+    canaries: Annotated[int, Field(ge=0, le=100)] = 0
+    """Put so many rows with a random secret each among the training rows, and measure whether the model learns them by
+    heart."""

@@ -3,14 +3,14 @@ was finished.
 
 The key of an entry is everything its value follows from: the model's identity, what was asked, how to sample and with
 which seed, and the kind of question. Beside the answer an entry holds the machine's seconds that it took, so that an
-answer from the cache costs in a comparison what it cost when it was computed.
+answer from the cache costs in a comparison what it cost when it was computed. Whose rows a request holds is noted too,
+so that answers go when a row is purged.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -18,42 +18,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tuneloop.data.answer_cache import FILE, AnswerCache
 from tuneloop.inference.backend import Backend, Progress
 from tuneloop.models import cache
-from tuneloop.models.cache import database_errors
 from tuneloop.types import Completion, Request, Sampling, Scored
 
-FILE = "answers.db"         # in the cache folder
 SCHEMA_VERSION = 1          # part of every key: raised when answers would be computed differently
 GENERATED_AT_ONCE = 64      # answers that a killed process may lose; the engine's batch stays full until the last few
 SCORED_AT_ONCE = 512
 Made = TypeVar("Made")
-
-
-class AnswerCache:
-    """A SQLite file of answers by key. Several processes may use it at once."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with database_errors("answers", path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, timeout=60)
-            with self._database:
-                self._database.execute("CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, value TEXT)")
-
-    def get(self, key: bytes) -> dict[str, Any] | None:
-        with database_errors("answers", self._path):
-            found = self._database.execute("SELECT value FROM answers WHERE key = ?", (key,)).fetchone()
-        return None if found is None else dict(json.loads(found[0]))
-
-    def put(self, entries: Iterable[tuple[bytes, dict[str, Any]]]) -> None:
-        """Keep all entries or none; from then on they survive a killed process."""
-        with database_errors("answers", self._path), self._database:
-            self._database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)",
-                                       ((key, json.dumps(value)) for key, value in entries))
-
-    def close(self) -> None:
-        self._database.close()
 
 
 class Cached:
@@ -87,10 +60,12 @@ class Cached:
             return self._backend.generate([requests[i] for i in chosen], [samplings[i] for i in chosen],
                                           progress=progress)
 
+        self._note(requests, keys)
         return self._all(keys, compute, _completion, _chunks(keys, GENERATED_AT_ONCE), progress)
 
     def stream(self, request: Request, sampling: Sampling) -> Iterator[str | Completion]:
         key = self._key("generate", _said(request), asdict(sampling))
+        self._note([request], [key])
         if (entry := self._kept.get(key)) is not None:
             completion = _completion(entry["value"])
             yield completion.text
@@ -110,6 +85,7 @@ class Cached:
         def compute(chosen: list[int], progress: Progress | None) -> list[Scored]:
             return self._backend.score([requests[i] for i in chosen], [answers[i] for i in chosen], progress=progress)
 
+        self._note(requests, keys)
         return self._all(keys, compute, lambda value: Scored(**value), _gathered(together, SCORED_AT_ONCE), progress)
 
     def score_texts(self, texts: Sequence[str], *, progress: Progress | None = None) -> list[Scored]:
@@ -123,6 +99,12 @@ class Cached:
     def close(self) -> None:
         """Let go of the file."""
         self._kept.close()
+
+    def _note(self, requests: Sequence[Request], keys: Sequence[bytes]) -> None:
+        """Before anything is computed, so that no answer outlives its row; and of answers that are there already, since
+        rows that differ may ask the same.
+        """
+        self._kept.note((row, key) for request, key in zip(requests, keys, strict=True) for row in request.rows)
 
     def _all(self, keys: Sequence[bytes], compute: Callable[[list[int], Progress | None], list[Made]],
              made: Callable[[dict[str, Any]], Made], chunks: Iterable[list[int]],

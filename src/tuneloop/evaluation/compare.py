@@ -50,7 +50,9 @@ class Stack:
 
 def stack_of_answers(metric: Metric, views: Sequence[View]) -> Stack:
     """A metric of what several models answered; all views are of the same rows, each with one model's answers."""
-    whole = View([text for view in views for text in view.references], _joined([view.answers for view in views]),
+    models = [view.answers for view in views]
+    whole = View([text for view in views for text in view.references],
+                 joined(models, ", ".join(model.name for model in models)),
                  [sample for view in views for sample in view.samples], views[0].options)
     measured = metric.function(whole) if metric.view else metric.function(whole.references, whole.answers.texts)
     names, rows = tuple(view.answers.name for view in views), len(views[0].references)
@@ -64,11 +66,11 @@ _OF_ROWS = ("texts", "nll", "tokens", "stopped", "confidence", "new_tokens")
 """What a metric may look at in Answers."""
 
 
-def _joined(models: Sequence[Answers]) -> Answers:
-    """One after the other; without what some of them lack."""
-    parts = {name: [getattr(model, name) for model in models] for name in _OF_ROWS}
-    return Answers(", ".join(model.name for model in models), **{
-        name: [value for part in of for value in part] for name, of in parts.items() if None not in of})
+def joined(answers: Sequence[Answers], name: str) -> Answers:
+    """One after the other, by one name; without what some of them lack."""
+    parts = {what: [getattr(one, what) for one in answers] for what in _OF_ROWS}
+    return Answers(name, **{what: [value for part in of for value in part] for what, of in parts.items()
+                            if None not in of})
 
 
 def _at(view: View, places: Ints) -> View:

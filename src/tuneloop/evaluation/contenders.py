@@ -18,7 +18,7 @@ from tuneloop.errors import UserError
 from tuneloop.evaluation.asking import ask, named_labels
 from tuneloop.evaluation.cost import Price
 from tuneloop.spec import Spec
-from tuneloop.types import Conversation, Message, Request, Sampling
+from tuneloop.types import Conversation, Message, Request, Sampling, request_of
 
 if TYPE_CHECKING:
     from tuneloop.inference.backend import Backend
@@ -100,7 +100,7 @@ class BestPrompt:
 
 def requests_of(rows: Sequence[Conversation]) -> list[Request]:
     """What rows ask, without their answers."""
-    return [Request(row.prompt, row.tools) for row in rows]
+    return list(map(request_of, rows))
 
 
 def fits_into(tokenizer: ChatTokenizer, new_tokens: int) -> Fits:
@@ -161,7 +161,8 @@ def _with_examples(request: Request, examples: Sequence[Conversation]) -> Reques
     system = [turn for turn in request.messages if turn.role == "system"]
     rest = [turn for turn in request.messages if turn.role != "system"]
     shown = [turn for row in examples for turn in row.messages if turn.role != "system"]
-    return replace(request, messages=(*system, *shown, *rest))
+    return replace(request, messages=(*system, *shown, *rest),
+                   rows=(*request.rows, *(row.origin.row for row in examples)))
 
 
 # ── a better prompt ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -214,7 +215,8 @@ def _candidates(train: Sequence[Conversation], backend: Backend, fits: Fits, lab
     for _ in range(PROPOSALS if train else 0):
         drawn = random.choice(len(train), min(SHOWN_EXAMPLES, len(train)), replace=False)
         examples = "\n\n".join(f"Input: {train[i].prompt[-1].content}\nAnswer: {train[i].answer}" for i in drawn)
-        asked.append(Request((Message("user", PROPOSE.format(examples=examples)),)))
+        asked.append(Request((Message("user", PROPOSE.format(examples=examples)),),
+                             rows=tuple(train[i].origin.row for i in drawn)))
     asked = [request for request in asked if fits(request)]
     samplings = [replace(PROPOSING, seed=int(random.integers(2**31))) for _ in asked]
     proposed = [_cleaned(completion.text) for completion in backend.generate(asked, samplings)] if asked else []
@@ -252,7 +254,7 @@ def rivals(compare_to: Sequence[str | RemoteRival], rows: Sequence[Conversation]
     found: list[Contender] = []
     for given in compare_to:
         remote = isinstance(given, RemoteRival)
-        backend = _remote(given, template_of) if isinstance(given, RemoteRival) else open_base(given)
+        backend = opened(given, open_base, template_of)
         name = backend.name if remote else str(given)
         if name in taken or name in [other.name for other in found]:
             raise UserError(f"Two of the models that are compared are called {name}.",
@@ -261,6 +263,12 @@ def rivals(compare_to: Sequence[str | RemoteRival], rows: Sequence[Conversation]
         about = f"{name} at {given.url}" if isinstance(given, RemoteRival) else f"the base {name}"
         found.append(Contender(name, backend, requests_of(rows), about, price))
     return found
+
+
+def opened(given: str | RemoteRival, open_base: Callable[[str], Backend],
+           template_of: Callable[[str], Template]) -> Backend:
+    """A model that the recipe names. Raises a UserError for one that cannot be reached or is not there."""
+    return _remote(given, template_of) if isinstance(given, RemoteRival) else open_base(given)
 
 
 def template(tokenizer: ChatTokenizer) -> Template:

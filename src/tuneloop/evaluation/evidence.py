@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tuneloop.evaluation.certificate import Retained, Task, certify, goal_metric, stacks_of
@@ -31,6 +31,7 @@ class Evidence:
     suites: tuple[Gradings, Gradings]
     resamples: int
     seed: int
+    columns: Mapping[str, Sequence[object]] = field(default_factory=dict)       # of the user's, to slice by
 
     def certify(self, *, used_before: int, context: dict[str, Any]) -> dict[str, Any]:
         """The certificate: see `certificate.certify`."""
@@ -54,7 +55,7 @@ class Evidence:
         slices = slices_of(labels=self.references if self.task == "labels" else (),
                            files=[sample.origin.file for sample in self.samples],
                            prompts=[sample.prompt[-1].content for sample in self.samples if sample.prompt],
-                           language=_language())
+                           language=_language(), columns=self.columns)
         metric = goal_metric(self.goal, self.task)
         [stack] = [one for one in stacks_of(self.task, self.references, two, self.samples, [metric])[0]
                    if one.metric == metric]

@@ -17,6 +17,7 @@ from tuneloop.evaluation.text import (
     called,
     change,
     duration,
+    grade,
     in_order,
     is_share,
     metric_name,
@@ -38,6 +39,7 @@ SIGNIFICANT = 0.05
 BLIND = ("No metric is honest about open answers: a right answer in other words scores low. A person can tell: 40 "
          "blind pairs take about ten minutes, and their win rate then stands here.")
 
+_JUDGE = "Does a judge prefer it?"
 _ASKED = {"base": "Better than the base?", "few_shot": "Better than giving examples?",
           "optimised_prompt": "Better than a better prompt?", "rival": "Better than counting words?"}
 _TOPICS = {"base": "better than the base", "few_shot": "better than few-shot",
@@ -52,7 +54,7 @@ _UNTRAINED = {"few_shot": "the base with a few examples in its prompt needs no t
 class Finding:
     """A question, its answer in a word or two, and the numbers behind it."""
 
-    key: str            # a contender's name, or forgetting, safety, people, slices, memory, cost, next
+    key: str            # a contender's name, or people, judge, forgetting, safety, slices, memory, cost, next
     question: str
     topic: str          # the question in two or three words
     answer: str         # "" where the numbers are the answer
@@ -64,8 +66,8 @@ def findings(certificate: Certificate) -> list[Finding]:
     """In the order in which a decision needs them; `next` is the last."""
     if not certificate.get("verdict"):
         return []
-    return [*_comparisons(certificate), *_people(certificate), *_forgetting(certificate), *_safety(certificate),
-            *_slices(certificate), *_memory(certificate), *_cost(certificate),
+    return [*_comparisons(certificate), *_people(certificate), *_judge(certificate), *_forgetting(certificate),
+            *_safety(certificate), *_slices(certificate), *_memory(certificate), *_cost(certificate),
             Finding("next", "What to do next?", "next", "", "", " ".join(next_steps(certificate)))]
 
 
@@ -128,6 +130,32 @@ def _people(certificate: Certificate) -> Iterator[Finding]:
                       f"{won}{blind['wins']:,} won and {blind['losses']:,} lost of {blind['judged']:,} blind pairs.")
     elif certificate.get("task") == "open":
         yield Finding("people", "Do people prefer it?", "people prefer it", "Not asked yet", "open", BLIND)
+
+
+def _judge(certificate: Certificate) -> Iterator[Finding]:
+    found = certificate.get("judged")
+    if not found:
+        return
+    name = found["judge"]["name"]
+    if found.get("left_out"):
+        yield Finding("judge", _JUDGE, "a judge prefers it", "Not asked", "open",
+                      f"{name} was left out: {found['left_out']}")
+        return
+    pairs, told = found["pairs"], []
+    by_verdict: dict[str, tuple[str, Tone]] = {"better": (YES, "good"), "worse": (NO, "bad")}
+    answer, tone = by_verdict.get(pairs["verdict"], (UNSURE, "open"))
+    if rate := pairs["win_rate"]:
+        told.append(f"win rate {percent(rate['value'])} ({span(rate, percent)})")
+    told += [f"mean grade {grade(entry['value'], '+')} by {policy['policy']} ({span(entry, partial(grade, sign='+'))})"
+             for policy in found["policies"] if (entry := policy["grade"])]
+    if fell := [policy["policy"] for policy in found["policies"] if (entry := policy["grade"])
+                and certain(entry) < 0 and entry.get("p_holm", 0) <= SIGNIFICANT]:
+        answer, tone = f"Worse by {fell[0]}", "bad"
+    if not (found["usable"] and pairs["usable"] and all(policy["usable"] for policy in found["policies"])):
+        answer, tone = "Judge not usable", "open"
+        told = [f"{found['unreadable']:,} of {found['replies']:,} replies have no clear verdict"]
+    yield Finding("judge", _JUDGE, "a judge prefers it", answer, tone,
+                  f"The opinion of {name}, a model and no person: {'; '.join(told) or 'no pair has a winner'}.")
 
 
 def _loss(certificate: Certificate, key: str, loss: Mapping[str, float], no_loss: str) -> tuple[str, Tone]:
@@ -203,20 +231,25 @@ def _slices(certificate: Certificate) -> Iterator[Finding]:
 
 def _memory(certificate: Certificate) -> Iterator[Finding]:
     found, personal = certificate.get("memorised"), (certificate.get("personal") or {}).get("with_personal_data", {})
-    more = personal.get("tuned", 0) > personal.get("base", 0)
-    if not found and not personal:
+    more, planted = personal.get("tuned", 0) > personal.get("base", 0), certificate.get("canaries")
+    if not found and not personal and not planted:
         return
     told = []
     if found:
         told.append(f"{found['verbatim']:,} of {found['rows']:,} training rows came out word for word" if found["rows"]
                     else "no training row is long enough to try")
+    if planted:
+        told.append(f"{planted['extracted']['after']:,} of {planted['canaries']:,} planted secrets were said, exposure "
+                    f"{planted['exposure']['after']:.1f} bits (chance {planted['exposure']['chance']:.1f})")
     if personal:
         told.append(f"{personal.get('tuned', 0):,} answers hold personal data (base {personal.get('base', 0):,})")
-    some = bool(found and found["verbatim"])
+    some = bool(found and found["verbatim"]) or bool(planted and planted["extracted"]["after"])
     told_of: tuple[str, Tone] = ("Not measured", "open")
     if some or more:
         told_of = ("Some" if some else "More personal data", "bad")
-    elif personal or (found and found["rows"]):
+    elif planted and planted["beyond_chance"]:
+        told_of = ("It knows planted secrets", "open")
+    elif personal or planted or (found and found["rows"]):
         told_of = ("None found", "good")
     text = "; ".join(told)
     yield Finding("memory", "Does it give rows away?", "memory", *told_of,

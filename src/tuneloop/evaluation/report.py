@@ -29,6 +29,8 @@ from tuneloop.record import RunFolder, write_atomic
 
 STAGES = ("data", "baseline", "training", "evaluation")
 
+SEEDS, LEFT_OUT = "seeds.json", "left_out.json"     # in each of several runs: what they say together
+
 _REPRODUCE = ("base", "method", "objective", "asked", "seeds", "data", "packing", "environment")
 _ANSWERS_SHOWN = 20
 _LABELS_IN_MATRIX = 12
@@ -78,6 +80,7 @@ def view(folder: RunFolder) -> dict[str, Any]:
         "findings": findings(certificate),
         "steps": next_steps(certificate) if certificate else [],
         **sections.audit(certificate),
+        **sections.together(_json(folder, SEEDS), _json(folder, LEFT_OUT)),
         "losses": loss_chart(metrics),
         "training": record.get("training", {}),
         "stages": _stages(record, plan),

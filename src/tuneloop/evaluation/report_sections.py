@@ -17,6 +17,7 @@ from tuneloop.evaluation.text import (
     better,
     change,
     duration,
+    grade,
     in_order,
     is_share,
     metric_name,
@@ -32,6 +33,8 @@ from tuneloop.evaluation.text import (
     usd,
 )
 from tuneloop.grading.metrics import METRICS
+
+SMALL_SHOWN = 20        # slices with too few rows that are named
 
 Certificate = Mapping[str, Any]
 Row = dict[str, Any]
@@ -52,10 +55,12 @@ def audit(certificate: Certificate) -> dict[str, Any]:
         "differences": difference_table(certificate),
         "checks": [check(one) for one in certificate.get("checks") or ()],
         "slices": slice_table(certificate), "suites": suite_table(certificate), "safety": safety_table(certificate),
+        "unlike": unlike_table(certificate), "clusters": cluster_table(certificate),
         "robustness": robustness_table(certificate), "costs": cost_table(certificate),
-        "blind": certificate.get("blind") or None, "memorised": certificate.get("memorised") or None,
-        "personal": certificate.get("personal") or None, "signature": certificate.get("signature") or None,
-        "advice": certificate.get("advice") or "",
+        "blind": certificate.get("blind") or None, "judged": judge_section(certificate),
+        "memorised": certificate.get("memorised") or None, "canaries": certificate.get("canaries") or None,
+        "personal": certificate.get("personal") or None,
+        "signature": certificate.get("signature") or None, "advice": certificate.get("advice") or "",
     }
 
 
@@ -160,7 +165,9 @@ def slice_table(certificate: Certificate) -> Row | None:
              **_before_after(metric, *(entry["scores"][entry[side]] for side in ("from", "to"))),
              "gain": change(metric, entry["value"]), "interval": span(entry, partial(change, metric)),
              "p_holm": p_value(entry.get("p_holm"))} for entry in entries]
-    return {"metric": metric, "rows": rows, "too_few": found["too_few"], "fewest_rows": found["fewest_rows"],
+    too_few = list(found["too_few"].items())
+    return {"metric": metric, "rows": rows, "too_few": dict(too_few[:SMALL_SHOWN]),
+            "more_too_few": max(0, len(too_few) - SMALL_SHOWN), "fewest_rows": found["fewest_rows"],
             "any_fell": bool(found["fell"])}
 
 
@@ -208,6 +215,104 @@ def _shift(before: float | None, after: float | None, gain: Mapping[str, float] 
     dot = axis.at(after)
     return {"before": percent(before), "after": percent(after), "gain": points(gain["value"]), "interval": span(gain),
             "sure": certain(gain), "at": {"before": axis.at(before), "after": {"value": dot, "low": dot, "high": dot}}}
+
+
+def judge_section(certificate: Certificate) -> Row | None:
+    """What a judge said of base and tuned model: two lines for each policy, and the pairs as they are."""
+    found = certificate.get("judged")
+    if not found or found.get("left_out"):
+        return found or None
+    asked = found["replies"]
+    return {**found, "left_out": "", "unreadable": f"{found['unreadable']:,} of {asked:,} replies",
+            "unreadable_share": percent(found["unreadable"] / asked) if asked else "",
+            "lines": [line for policy in found["policies"] for line in _of_policy(policy)]}
+
+
+def _of_policy(policy: Mapping[str, Any]) -> list[Row]:
+    """The mean grade and the share of good ones; a line without numbers where nothing could be read."""
+    unread = " / ".join(f"{count:,}" for count in policy["unreadable"].values())
+    head = {"policy": policy["policy"], "rows": number(policy["rows"]), "unreadable": unread,
+            "usable": policy["usable"]}
+    empty = {"before": "", "after": "", "gain": "", "interval": "", "p_holm": "", "sure": 0}
+    lines: list[Row] = []
+    for key, name, say, change_of in (("grade", "mean", grade, partial(grade, sign="+")),
+                                      ("passed", "4 or 5", percent, points)):
+        line: Row = {**head, "what": name, "first": not lines, **empty}
+        if entry := policy[key]:
+            before, after = (entry["scores"][entry[side]] for side in ("from", "to"))
+            line |= {"before": f"{say(before['value'])} ({span(before, say)})",
+                     "after": f"{say(after['value'])} ({span(after, say)})", "gain": change_of(entry["value"]),
+                     "interval": span(entry, change_of), "p_holm": p_value(entry.get("p_holm")), "sure": certain(entry)}
+        lines.append(line)
+    return lines
+
+
+def unlike_table(certificate: Certificate) -> Row | None:
+    """Base and tuned model on rows that are flagged as out of distribution, and on the others."""
+    found = certificate.get("out_of_distribution")
+    if not found:
+        return None
+    return {**found, "lines": [
+        {"model": model, "others": _with_span(of["others"]), "flagged": _with_span(of["flagged"]),
+         "drop": points(of["drop"]["value"]), "interval": span(of["drop"]), "sure": -certain(of["drop"])}
+        for model in in_order(found["models"]) if (of := found["models"][model])]}
+
+
+def cluster_table(certificate: Certificate) -> Row | None:
+    """Base and tuned model on each group of test rows that are worded alike, the largest first."""
+    found = certificate.get("clusters")
+    if not found:
+        return None
+    metric, least = found["metric"], found["least_like"]
+    lines = [{"name": ", ".join(one["words"]) or f"group {i + 1}", "rows": number(one["rows"]),
+              "training_rows": number(one["training_rows"]), "least": i == least,
+              **_before_after(metric, one["models"]["base"], one["models"]["tuned"]),
+              "interval": span(one["models"]["tuned"], partial(score, metric))}
+             for i, one in enumerate(found["clusters"])]
+    lost = None if least is None else [
+        {"model": model, "drop": points(of["value"]), "interval": span(of), "sure": -certain(of)}
+        for model in in_order(found["drop"]) if (of := found["drop"][model])]
+    return {"about": found["about"], "metric": metric, "trained": number(found["clustered_training_rows"]),
+            "lines": lines, "lost": lost}
+
+
+def _with_span(interval: Mapping[str, float]) -> str:
+    return f"{percent(interval['value'])} ({span(interval, percent)})"
+
+
+def together(seeds: Mapping[str, Any], left_out: Mapping[str, Any]) -> dict[str, Row | None]:
+    """What several runs say together, this one among them: over seeds, and each without one kind of rows."""
+    return {"seeds": seeds_table(seeds) if seeds else None, "left_out": left_out_table(left_out) if left_out else None}
+
+
+def seeds_table(found: Mapping[str, Any]) -> Row:
+    """The score of each seed and its gain over the base, and their mean."""
+    metric, tuned, gain = found["metric"], found["tuned"], found["gain"]
+    rows = [{"run": run, "tuned": score(metric, reached), "gain": change(metric, gained)}
+            for run, reached, gained in zip(found["runs"], tuned["of_seeds"], gain["of_seeds"], strict=True)]
+    return {**_joint(found), "lines": rows}
+
+
+def left_out_table(found: Mapping[str, Any]) -> Row:
+    """Each cluster's score by the run that never saw it, and that of all together."""
+    rows = [{"name": ", ".join(one["words"]) or f"cluster {one['cluster']}", "run": one["run"],
+             "rows": number(one["rows"]), "training_rows": number(one["training_rows"]),
+             **_before_after(found["metric"], one["base"], one["tuned"]),
+             "gain": change(found["metric"], one["gain"]["value"]),
+             "interval": span(one["gain"], partial(change, found["metric"])),
+             "sure": certain(one["gain"], found["metric"])} for one in found["clusters"]]
+    whole = _before_after(found["metric"], found["base"], found["tuned"])
+    return {**_joint(found), "lines": rows, "base": whole["before"], "at": whole["at"],
+            "skipped": [one["why"] for one in found["skipped"]]}
+
+
+def _joint(found: Mapping[str, Any]) -> Row:
+    """What is told of all runs at once."""
+    metric, tuned, gain = (found[key] for key in ("metric", "tuned", "gain"))
+    return {"metric": metric, "verdict": found["verdict"], "sentence": found["sentence"].partition(": ")[2],
+            "rows": number(found["rows"]), "mean": score(metric, tuned["value"]),
+            "mean_interval": span(tuned, partial(score, metric)), "gain": change(metric, gain["value"]),
+            "interval": span(gain, partial(change, metric)), "sure": certain(gain, metric)}
 
 
 def robustness_table(certificate: Certificate) -> list[Row]:

@@ -16,6 +16,7 @@ from tuneloop.grading.metrics import METRICS
 from tuneloop.spec import Spec
 
 Positive = Annotated[int, Field(ge=1)]
+Named = Annotated[str, Field(min_length=1)]
 
 
 def _known_metric(name: str) -> str:
@@ -58,15 +59,42 @@ class EvaluationSpec(Spec):
     """Ask at most so many items of each suite; null asks all, as a bound in the goal does."""
     perturb: list[Annotated[str, AfterValidator(_known_change)]] = Field(default_factory=list)
     """Also ask the test rows with these changes (typos, casing …), and say what the changes cost: docs/suites.md."""
+    slices: list[Named] = Field(default_factory=list)
+    """Columns of the test rows' file: scores are told apart by their values, such as [region, product]."""
+    out_of_distribution: Named | None = None
+    """A column that says which test rows are unlike the others (1, true, yes or ood; 0, false, no or nothing): base and
+    tuned model are scored on both kinds."""
     extraction: Annotated[int, Field(ge=0)] = 0
     """Try to make the tuned model say so many of its training rows word for word."""
+    judge: Named | RemoteRival | None = None
+    """A model that judges the open answers of base and tuned model: a base by name, or a server behind the OpenAI
+    API."""
+    policies: list[Named] = Field(default_factory=list)
+    """Files that say what makes an answer good, such as a style guide: the judge grades by each of them. Without any it
+    grades by what is helpful."""
+    judged_rows: Positive | None = 100
+    """The judge sees at most so many test rows, drawn at random with the recipe's seed; null shows it all."""
     price: Price | None = None
     """What an hour of this machine costs; without it, costs are in seconds."""
 
-    def check_measures(self, goal: Goal) -> None:
-        """Raise a UserError where the goal bounds what this does not measure."""
+    @property
+    def columns(self) -> dict[str, str]:
+        """Columns of the test rows whose values are needed, each with the key that names it."""
+        flags = {self.out_of_distribution: "evaluation.out_of_distribution"} if self.out_of_distribution else {}
+        return flags | dict.fromkeys(self.slices, "evaluation.slices")
+
+    def check_measures(self, goal: Goal, task: str) -> None:
+        """Raise a UserError where the goal bounds what this does not measure, or a judge has nothing to judge."""
         from tuneloop.evaluation.safety.catalog import SAFETY
 
+        if self.policies and self.judge is None:
+            raise UserError("evaluation.policies is set, but nobody judges by them.",
+                            fix="name a model with evaluation.judge, or leave the policies out")
+        if self.judge is not None and task != "open":
+            told = {"labels": "labels, which are right or wrong without a judge",
+                    "pairs": "pairs, of which people have preferred one"}[task]
+            raise UserError(f"evaluation.judge is set, but the answers of these rows are {told}.",
+                            wanted="open answers", fix="leave evaluation.judge out")
         if goal.better_than_few_shot_by is not None and not self.few_shot:
             raise UserError("goal.better_than_few_shot_by is set, but evaluation.few_shot is 0.",
                             fix="set evaluation.few_shot=4")

@@ -122,6 +122,11 @@ def perplexity(value: float, sign: str = "") -> str:
     return f"{value:{sign},.{2 if abs(value) < 100 else 0}f}".replace("-", "−")
 
 
+def grade(value: float, sign: str = "") -> str:
+    """A judge's mean grade to two decimals; `sign` is + for a difference."""
+    return f"{value:{sign}.2f}".replace("-", "−")
+
+
 def number(value: float | None) -> str:
     """With thousands apart; fractions to four digits."""
     if value is None:

@@ -19,7 +19,8 @@ import numpy as np
 from tuneloop.errors import UserError
 from tuneloop.grading.registry import Scores
 from tuneloop.inference.backend import Backend, Progress
-from tuneloop.types import Message, Request, Sampling
+from tuneloop.inference.remote import with_calls
+from tuneloop.types import Completion, Message, Request, Sampling
 
 HELPFUL = ("The better answer does what was asked, is correct and complete, and says no more than is useful. "
            "Length by itself is no merit.")
@@ -117,13 +118,17 @@ class Judge:
     backend: Backend
     rubric: str = HELPFUL
     sampling: Sampling = field(default_factory=Sampling)    # greedy, so that the same question has the same verdict
+    replies: list[Completion] = field(default_factory=list, compare=False, repr=False)      # all so far, for their cost
 
     def compare(self, prompts: Sequence[str], first: Sequence[str], second: Sequence[str], *,
-                progress: Progress | None = None) -> Comparison:
-        """Which answer to each prompt is better: both orders are asked, and must agree."""
+                rows: Sequence[str] = (), progress: Progress | None = None) -> Comparison:
+        """Which answer to each prompt is better: both orders are asked, and must agree.
+
+        `rows` are the `Origin.row` of the prompts, if they are known, for whoever purges one.
+        """
         asked = [_PAIR.format(rubric=self.rubric, prompt=prompt, a=a, b=b)
                  for prompt, one, two in zip(prompts, first, second, strict=True) for a, b in ((one, two), (two, one))]
-        replies = self._ask(asked, progress)
+        replies = self._ask(asked, [row for row in rows for _ in range(2)], progress)
         said = [_read(reply, _VERDICT, _VERDICTS) for reply in replies]
         both = list(zip(said[::2], said[1::2], strict=True))
         read = [pair for pair in both if None not in pair]
@@ -132,18 +137,34 @@ class Judge:
                           said.count(None), by_place / len(read) if read else float("nan"))
 
     def grade(self, prompts: Sequence[str], answers: Sequence[str], references: Sequence[str] | None = None, *,
-              progress: Progress | None = None) -> Grades:
-        """How good each answer is, from 1 to 5; the judge sees the references where they are given."""
+              rows: Sequence[str] = (), progress: Progress | None = None) -> Grades:
+        """How good each answer is, from 1 to 5; the judge sees the references where they are given. `rows` as above."""
         shown = [_REFERENCE.format(reference=r) for r in references] if references is not None else [""] * len(prompts)
         asked = [_ONE.format(rubric=self.rubric, prompt=prompt, answer=answer, reference=reference)
                  for prompt, answer, reference in zip(prompts, answers, shown, strict=True)]
-        replies = self._ask(asked, progress)
+        replies = self._ask(asked, rows, progress)
         said = [_read(reply, _GRADE, _GRADES) for reply in replies]
         return Grades([None if grade is None else int(grade) for grade in said], replies)
 
-    def _ask(self, texts: Sequence[str], progress: Progress | None) -> list[str]:
-        requests = [Request((Message("user", text),)) for text in texts]
-        return [done.text for done in self.backend.generate(requests, self.sampling, progress=progress)]
+    def _ask(self, texts: Sequence[str], rows: Sequence[str], progress: Progress | None) -> list[str]:
+        about: list[tuple[str, ...]] = [(row,) for row in rows] if rows else [()] * len(texts)
+        requests = [Request((Message("user", text),), rows=row) for text, row in zip(texts, about, strict=True)]
+        done = self.backend.generate(requests, self.sampling, progress=progress)
+        self.replies.extend(done)
+        return [reply.text for reply in done]
+
+
+def asked(turns: Sequence[Message]) -> str:
+    """A request as a judge reads it: one question as it is, several turns each behind its role."""
+    texts = [_text_of(turn) for turn in turns]
+    if [turn.role for turn in turns] == ["user"]:
+        return texts[0]
+    return "\n\n".join(f"{turn.role}: {text}" for turn, text in zip(turns, texts, strict=True))
+
+
+def _text_of(turn: Message) -> str:
+    unseen = [f"[{media.kind}, which is not shown to you]" for media in turn.media]
+    return "\n".join(filter(None, [with_calls(turn.content, turn.calls), *unseen]))
 
 
 def read_rubric(path: str | Path) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from tuneloop.errors import UserError
+from tuneloop.grading import sandbox
 from tuneloop.grading.registry import Scores, View, metric
-from tuneloop.grading.sandbox import Limits, Outcome, run
+from tuneloop.grading.sandbox import Limits, Outcome, Task
 
 _FENCED = re.compile(r"^[ \t]*```[ \t]*([^`\n]*)\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 _PYTHON = ("python", "python3", "py", "")
@@ -35,8 +34,7 @@ def run_all(answers: Sequence[str], tests: Sequence[str], limits: Limits) -> lis
         if not check.strip():
             raise UserError(f"code needs tests, but the reference of test row {row} holds none.",
                             wanted="assert statements that call what the answer defines")
-    with ThreadPoolExecutor(max_workers=max(1, os.cpu_count() or 1)) as pool:
-        return list(pool.map(lambda program, check: run(program, check, limits), programs, checks))
+    return sandbox.run_all(list(map(Task, programs, checks)), limits)
 
 
 def python_in(text: str) -> str:

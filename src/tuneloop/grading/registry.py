@@ -5,15 +5,16 @@ of every model is a few matrix products: `Statistic` maps draws (R, n) to values
 
 To add a metric: one function under `@metric(KIND)`, taking (references, texts), or one `View` with `view=True` where
 it needs more than texts. A kind of task is "labels", "open" or "pairs", where the answers are those that a model
-prefers. The function returns the score of each row, (n,), when the metric is their mean, or a `Statistic` when it is
-not. A new file is named in `metrics.py`, which collects them all, and every metric has its line in docs/metrics.md.
+prefers; "written" is a metric of labels and open answers alike. The function returns the score of each row, (n,), when
+the metric is their mean, or a `Statistic` when it is not. A new file is named in `metrics.py`, which collects them all,
+and every metric has its line in docs/metrics.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from tuneloop.types import Answers, Sample
 
 Scores = NDArray[np.float64]
 Statistic = Callable[[Scores], Scores]
-Kind = Literal["labels", "open", "pairs"]
+Kind = Literal["labels", "open", "pairs", "written"]
 Better = Literal["higher", "lower"] | None      # None: neither is good
 Function = Callable[..., Scores | Statistic]
 """(references, texts), or (view,) for a metric that is registered with `view=True`."""
@@ -35,6 +36,14 @@ METRICS: dict[str, Metric] = {}
 """Every metric of answers, by name."""
 
 
+class Rewarding(Protocol):
+    """What rewards answers: `grading.rewards.Rewards`."""
+
+    def measure(self, samples: Sequence[Sample], answers: Sequence[str]) -> Scores:
+        """The reward of each answer, (n,)."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a user may set for the metrics that ask for it."""
@@ -42,6 +51,7 @@ class Options:
     schema: Mapping[str, Any] | None = None         # of `json_schema`: a JSON schema
     tolerance: float = 1e-6                         # of `numeric`: absolute, and relative to the reference
     limits: Limits = field(default_factory=Limits)  # of `code`: of each program
+    rewards: Rewarding | None = None                # of `reward`: the graders of a recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +90,17 @@ class Metric:
     better: Better = "higher"
     in_unit: bool = True        # whether values lie in [0, 1]
     needs: str = ""             # a package or an option, beside references and texts
+
+    def fits(self, kind: Kind) -> bool:
+        """Whether it measures the answers of such a task."""
+        return self.kind == kind or (self.kind == "written" and kind in ("labels", "open"))
+
+    @property
+    def grades_rows(self) -> bool:
+        """Whether it is the mean of scores of rows in [0, 1], for which texts and rows are enough."""
+        by_row = self.function.__annotations__.get("return") in ("Scores", Scores)
+        return (self.kind in ("labels", "open") and self.in_unit and self.better == "higher" and by_row
+                and self.needs not in _SPOKEN.values() and "options" not in self.needs)
 
     @property
     def within(self) -> tuple[float, float] | None:
@@ -120,12 +141,12 @@ def metric(kind: Kind, *, view: bool = False, default: bool = True, better: Bett
 
 def names(kind: Kind) -> list[str]:
     """The metrics that are measured unasked for a kind of task, the leading one first."""
-    return [m.name for m in METRICS.values() if m.kind == kind and m.default]
+    return [m.name for m in METRICS.values() if m.fits(kind) and m.default]
 
 
 def chosen(kind: Kind, asked: Sequence[str]) -> list[Metric]:
     """Metrics by name, for a kind of task. Raises a UserError for a name that is unknown or of another kind."""
-    fitting = [m.name for m in METRICS.values() if m.kind == kind]
+    fitting = [m.name for m in METRICS.values() if m.fits(kind)]
     for name in asked:
         if name not in fitting:
             what = f"is for {METRICS[name].kind}, but the answers are {kind}" if name in METRICS else "is not a metric"

@@ -72,6 +72,12 @@ def length(references: Sequence[str], answers: Sequence[str]) -> Scores:
     return np.array([len(answer) for answer in answers], dtype=np.float64)
 
 
+def shared_ngrams(reference: str, answer: str, n: int) -> float:
+    """F-measure of the runs of n words in common (Lin 2004, section 2); words as in `rouge_l`."""
+    return _f1(*([tuple(words[i:i + n]) for i in range(len(words) - n + 1)]
+                 for words in (_words(reference), _words(answer))))
+
+
 def levenshtein(a: str, b: str) -> int:
     """The fewest insertions, deletions and substitutions of characters that turn one text into the other.
 

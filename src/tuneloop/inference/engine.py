@@ -330,7 +330,8 @@ class Engine:
         ticket.done = Completion(
             ticket.text.text.strip(), kept, stopped or ticket.text.stopped, tuple(c.logprob for c in choices),
             tuple(c.top for c in choices) if ticket.sampling.top_logprobs else (), ticket.prompt_tokens,
-            len(ticket.choices), time.perf_counter() - ticket.began)
+            len(ticket.choices), time.perf_counter() - ticket.began,
+            next(((c.token, c.logprob) for c in ticket.choices[len(kept):]), None))
 
     @property
     def _config(self) -> Any:

@@ -78,6 +78,11 @@ class PeftMethod(MethodSpec):
                                                                       "adapter onto it, as `tuneloop export` does")
         return cast("nn.Module", cast(Any, model).merge_and_unload())
 
+    def undo(self, model: nn.Module) -> nn.Module | None:
+        peft = cast(Any, model)
+        base = peft.get_base_model() if peft.active_peft_config.is_prompt_learning else peft.unload()
+        return cast("nn.Module", base.requires_grad_(False))
+
     @contextmanager
     def reference(self, model: nn.Module) -> Iterator[None]:
         with bare(model):

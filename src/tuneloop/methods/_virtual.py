@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from pydantic import Field
@@ -25,6 +25,7 @@ class VirtualMethod(PeftMethod):
     """A frozen base behind `tokens` learnt virtual ones."""
 
     mergeable: ClassVar[bool] = False
+    space: ClassVar[Mapping[str, Any]] = {"tokens": [8, 20, 50]}
 
     tokens: Annotated[int, Field(ge=1)] = 20
     """How many virtual tokens; every row has as many positions fewer."""

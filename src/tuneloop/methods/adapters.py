@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
@@ -36,6 +36,7 @@ class Method(PeftMethod):
     """Bottleneck adapters, as a tuner of PEFT's kind."""
 
     mergeable: ClassVar[bool] = False
+    space: ClassVar[Mapping[str, Any]] = {"reduction": [4, 8, 16, 32]}
 
     kind: Literal["adapters"] = "adapters"
     placement: Literal["houlsby", "pfeiffer", "parallel"] = "pfeiffer"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,9 @@ class MethodSpec(Spec):
     artefact: ClassVar[str] = "adapter"
     """Folder of a run that holds what was trained: `adapter` (PEFT layout) or `model` (Hugging Face layout)."""
 
+    space: ClassVar[Mapping[str, Any]] = {}
+    """What `tuneloop search` tries of its options unless told: as in search.space, without `method.`."""
+
     kind: str
     """The method's name, as in `method: lora`."""
 
@@ -86,6 +89,10 @@ class MethodSpec(Spec):
     @abstractmethod
     def merge(self, model: nn.Module) -> nn.Module:
         """A plain transformers model with the same logits."""
+
+    def undo(self, model: nn.Module) -> nn.Module | None:
+        """The base that `apply` was given, as it was; None where it is gone, and must be loaded again."""
+        return None
 
     @abstractmethod
     def reference(self, model: nn.Module) -> AbstractContextManager[None]:

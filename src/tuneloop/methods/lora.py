@@ -8,9 +8,9 @@ PEFT does the work.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
@@ -31,6 +31,8 @@ TWO_PARTS = ("pissa", "olora", "loftq")
 
 class Method(PeftMethod):
     """LoRA by PEFT."""
+
+    space: ClassVar[Mapping[str, Any]] = {"rank": [4, 8, 16, 32, 64]}
 
     kind: Literal["lora", "qlora"] = "lora"
     rank: Annotated[int, Field(ge=1)] = 16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from tuneloop.models.shape import weight_files
 from tuneloop.record import read_json, write_json
 
 ORIGIN = "tuneloop-origin.json"     # in a converted base: what it was made from
+LEARNT = "tuneloop-rows.txt"        # beside a model that tuneloop trained: hashes of the rows it knows
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 Say = Callable[[str], None]
@@ -125,6 +127,8 @@ def _from_gguf(file: Path, say: Say) -> Base:
 
     def build(folder: Path) -> None:
         _write_origin(folder, gguf.convert(file.resolve(), folder), file=file.name, sha256=sha256)
+        if (file.parent / LEARNT).is_file():
+            shutil.copyfile(file.parent / LEARNT, folder / LEARNT)
 
     return _converted(file.stem, cache.publish(target, build), "gguf")
 

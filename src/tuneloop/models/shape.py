@@ -76,8 +76,11 @@ class Shape:
 
 def read_shape(folder: Path) -> Shape:
     """The shape of the base in `folder`, or a UserError that says which file is broken."""
-    config = read_config(folder)
-    tensors = _stored_tensors(folder)
+    return shape_of(read_config(folder), folder, _stored_tensors(folder))
+
+
+def shape_of(config: dict[str, Any], folder: Path, tensors: Tensors) -> Shape:
+    """The shape of a base from its config.json, which messages say lies in `folder`, and its tensors."""
     heads = [name for name in tensors if name.endswith(HEADS)]
     tied = not heads or bool(config.get("tie_word_embeddings", False))
     weights = {name: tuple(shape) for name, (_, shape) in tensors.items()

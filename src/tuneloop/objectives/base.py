@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from tuneloop.types import Batch, Conversation, Denominator, LossOutput, Outputs
@@ -14,6 +15,8 @@ vocabulary, so the head over it is left out, and reading log-probs all the same 
 """
 COLUMNS = frozenset({"reference_logprobs", "old_logprobs", "old_values", "teacher"})
 """What is computed once for the rows before training, unless they bring it along: named tensors of the batch."""
+
+Space = Mapping[str, Any]
 
 
 class Objective:
@@ -29,6 +32,8 @@ class Objective:
     pace: ClassVar[float] = 1.0
     """What is planned as the learning rate, as a multiple of the method's own for instruction tuning."""
 
+    space: ClassVar[Space] = {}
+    """What `tuneloop search` tries of its options unless told: as in search.space, without `objective.`."""
     compares: ClassVar[bool] = False
     """Whether it learns only from prompts whose answers have different rewards."""
 

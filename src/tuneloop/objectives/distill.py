@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from tuneloop.objectives import base
 from tuneloop.types import Batch, LossOutput, Outputs
@@ -36,6 +36,8 @@ class Objective(base.Objective):
     """K: how many of the teacher's most likely tokens are kept."""
     alpha: float = 0.5
     """How much the teacher counts; the rest is for the answers themselves."""
+
+    space: ClassVar[base.Space] = {"alpha": {"low": 0.2, "high": 0.9}}
 
     def __post_init__(self) -> None:
         if not self.teacher:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tuneloop.objectives import base
 from tuneloop.types import Batch, Denominator, LossOutput, Outputs, Preference
@@ -40,6 +40,7 @@ class Objective(base.Objective):
 
     batch_kind = Preference
     pace = 0.1
+    space: ClassVar[base.Space] = {"beta": {"low": 0.03, "high": 0.5, "log": True}}
 
     def __post_init__(self) -> None:
         if self.beta <= 0:

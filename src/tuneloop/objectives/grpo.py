@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tuneloop.objectives import base
 from tuneloop.objectives._shared import check_policy, clipped, group_size, group_sum, k3, policy_needs, rewards
@@ -56,6 +56,7 @@ class Objective(base.Objective):
 
     batch_kind = Rollout
     pace = 0.05
+    space: ClassVar[base.Space] = {"beta": {"low": 0.01, "high": 0.2, "log": True}}
     compares = True
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tuneloop.objectives import base
 from tuneloop.types import Batch, Denominator, LossOutput, Outputs, Rated
@@ -35,6 +36,7 @@ class Objective(base.Objective):
 
     batch_kind = Rated
     pace = 0.1
+    space: ClassVar[base.Space] = {"beta": {"low": 0.03, "high": 0.5, "log": True}}
 
     def __post_init__(self) -> None:
         if self.beta <= 0:

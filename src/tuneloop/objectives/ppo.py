@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from tuneloop.objectives import base
 from tuneloop.objectives._shared import check_policy, clipped, group_size, group_sum, k3, policy_needs, rewards
@@ -71,6 +71,7 @@ class Objective(base.Objective):
 
     batch_kind = Rollout
     pace = 0.05
+    space: ClassVar[base.Space] = {"beta": {"low": 0.01, "high": 0.2, "log": True}}
 
     def __post_init__(self) -> None:
         check_policy(self.epsilon, self.beta)

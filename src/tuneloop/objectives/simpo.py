@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tuneloop.objectives import base
 from tuneloop.types import Batch, Denominator, LossOutput, Outputs, Preference
@@ -22,6 +23,7 @@ class Objective(base.Objective):
 
     batch_kind = Preference
     pace = 0.1
+    space: ClassVar[base.Space] = {"beta": {"low": 1.0, "high": 10.0, "log": True}, "gamma": {"low": 0.3, "high": 1.6}}
 
     def __post_init__(self) -> None:
         if self.beta <= 0:

@@ -101,7 +101,7 @@ def make(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Workloa
         max(5, math.ceil(steps / 6)), "planned", "about six looks at the validation loss, at least five steps apart"))
     values.setdefault("training.checkpoint_every", Value(looks.value, "planned", "with every look at validation"))
     share = method.exact_when_shared
-    unique, logical = _tokens_per_step(work.train, batch, share)
+    unique, logical = tokens_per_step(work.train, batch, share)
     largest = int(min(budget, max(unique, work.longest(share)))) + method.slots
     memory = estimate.training_memory(shape, cost, largest, values["training.checkpointing"].value,
                                       training.optimizer)
@@ -119,8 +119,7 @@ def _resolve(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Wor
     rate, why = method.learning_rate(shape.parameters)
     if work.pace != 1:
         rate, why = rate * work.pace, f"{work.pace:g} times this method's for instruction tuning, as the objective asks"
-    epochs = 3.0 if rows < 5_000 else 2.0 if rows < 50_000 else 1.0
-    batch = min(rows, 16 if rows >= 160 else 8 if rows >= 64 else 4)
+    epochs, batch = planned_epochs(rows), planned_batch(rows)
     fits = {again: estimate.fitting_tokens(shape, method.memory(shape), int(SAFE * _limit(training, hardware)), again,
                                            training.optimizer) - method.slots for again in (False, True)}
     checkpointing = training.checkpointing if training.checkpointing is not None else fits[False] < longest
@@ -142,6 +141,16 @@ def _resolve(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Wor
     return values
 
 
+def planned_epochs(rows: int) -> float:
+    """Passes over so many training rows."""
+    return 3.0 if rows < 5_000 else 2.0 if rows < 50_000 else 1.0
+
+
+def planned_batch(rows: int) -> int:
+    """Rows of an optimizer step."""
+    return min(rows, 16 if rows >= 160 else 8 if rows >= 64 else 4)
+
+
 def _limit(training: TrainingSpec, hardware: Hardware) -> int:
     """What training may use: the recipe's word, or what is free."""
     if training.memory_gb is None:
@@ -149,7 +158,7 @@ def _limit(training: TrainingSpec, hardware: Hardware) -> int:
     return min(int(training.memory_gb * GIB), hardware.available_bytes)
 
 
-def _tokens_per_step(groups: Sequence[Group], batch: int, share: bool) -> tuple[float, float]:
+def tokens_per_step(groups: Sequence[Group], batch: int, share: bool) -> tuple[float, float]:
     """Unique and logical tokens of an optimizer step, from a few that are really packed."""
     order = np.random.default_rng(0).permutation(len(groups))
     packed = [build_forest([r for i in order[low:low + batch] for r in groups[i].branches], share=share)
@@ -164,7 +173,7 @@ def _seconds(shape: Shape, cost: Any, work: Workload, hardware: Hardware, steps:
     def forward(groups: Sequence[Group], choices: int) -> float:
         if not groups:
             return 0.0
-        per_row = _tokens_per_step(groups, 32, share)[0] / min(32, len(groups))
+        per_row = tokens_per_step(groups, 32, share)[0] / min(32, len(groups))
         if len(groups[0].branches) == 1:        # other labels have a few tokens of their own
             per_row += 3 * max(0, choices - 1)
         return estimate.forward_flops(shape, per_row * len(groups), 2 * max(1, choices) * len(groups)) / rate

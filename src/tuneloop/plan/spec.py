@@ -1,4 +1,4 @@
-"""The `training:` part of a recipe. Whatever is left out is planned, and the plan says why."""
+"""The parts `training:` and `deploy:` of a recipe. What is left out of training is planned, and the plan says why."""
 
 from __future__ import annotations
 
@@ -46,6 +46,22 @@ class TrainingSpec(Spec):
     """Optimizer steps between two checkpoints; as often as the validation loss unless given."""
     sample_prompts: Annotated[int, Field(ge=0)] = 2
     """Validation prompts answered at every look at the validation loss, to read along."""
+    only_if_needed: bool = False
+    """Stop after the baseline where the base with examples or a better prompt already meets the goal. Without it the
+    run says so and goes on."""
     seed: int | None = None
     """Begins the method's parameters, and draws the order of the rows and dropout; the recipe's seed unless given. The
     rows' split keeps to the recipe's."""
+
+
+class DeploySpec(Spec):
+    """What the result will run on: the plan checks base and method against it, and `method: auto` keeps to it."""
+
+    memory_gb: Annotated[float, Field(gt=0)] | None = None
+    """Memory that serving may take, in 10^9 bytes."""
+    p95_ms: Annotated[float, Field(gt=0)] | None = None
+    """Longest that 95 of 100 answers may take, alone on the machine."""
+    format: Literal["adapter", "merged", "gguf"] | None = None
+    """What will be exported: an adapter beside the base, a whole model, or a GGUF file in 8 bits."""
+    on: Annotated[str, Field(min_length=1)] | None = None
+    """Where it is served, by a name as for `tuneloop plan --on`; this machine unless given."""

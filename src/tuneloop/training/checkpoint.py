@@ -27,6 +27,7 @@ class Progress:
     best_loss: float | None = None          # validation loss at `best_step`
     stale_looks: int = 0                    # looks at the validation loss since the best
     stopped_early: bool = False
+    why: str = ""                           # it was, where it was not for want of a new best
     seconds: float = 0.0
     peak_memory_bytes: int = 0
     token_budget: int | None = None         # what it has been lowered to

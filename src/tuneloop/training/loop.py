@@ -34,6 +34,7 @@ from tuneloop.training import checkpoint
 from tuneloop.training.checkpoint import Progress
 from tuneloop.training.memory import Governor, memory_bytes, ran_out, watched
 from tuneloop.training.optimizer import make_optimizer
+from tuneloop.training.source import Drawn, Given, Source, StopTraining, as_sampled
 from tuneloop.types import Denominator, Group, LossOutput, Piece, Rendered
 
 
@@ -80,13 +81,15 @@ class _Trainer:
                         trunks=one, keep_last="scores" in self.objective.needs)
 
 
-def fit(model: ForestModel, objective: Objective, train: Sequence[Group], validation: Sequence[Group],
+def fit(model: ForestModel, objective: Objective, train: Sequence[Group] | Source, validation: Sequence[Group],
         settings: Settings, folder: Path, *, report: Report, look: Callable[[int], None]) -> Progress:
     """Train `model` in place and leave the best parameters in it.
 
-    `folder` holds the checkpoints; training continues from the newest one there. `report` receives the lines of
-    metrics.jsonl; `look` is called with the step after every validation, to sample answers. Raises TrainingFailed when
-    the loss is not finite or a checkpoint cannot be written, KeyboardInterrupt after saving when the user interrupts.
+    `train` are groups, or what makes them as training goes and looks at held-out prompts in place of `validation`;
+    that is for one process. `folder` holds the checkpoints; training continues from the newest one there. `report`
+    receives the lines of metrics.jsonl; `look` is called with the step after every validation, to sample answers.
+    Raises TrainingFailed when the loss is not finite or a checkpoint cannot be written, KeyboardInterrupt after saving
+    when the user interrupts.
     """
     from accelerate import Accelerator
 
@@ -102,22 +105,30 @@ def fit(model: ForestModel, objective: Objective, train: Sequence[Group], valida
     governor = Governor(progress.token_budget or settings.token_budget, settings.memory_bytes, report)
     meter = Meter(model, head=objective.needs & REDUCERS != SCORES_ALONE)
     trainer = _Trainer(accelerator, prepared, objective, settings, governor, meter)
+    source = Given(train, objective, settings.batch_size, settings.seed) if isinstance(train, Sequence) else train
     with _interruptible() as interrupted:
         while progress.step < settings.steps and not progress.stopped_early:
             began = time.perf_counter()
-            prepared.train()
-            entry = _step(trainer, optimizer, train, progress.step)
+            try:
+                entry = _step(trainer, optimizer, source.of_step(progress.step), progress.step)
+            except StopTraining as over:
+                progress = _ended(progress, over, report)
+                checkpoint.save(folder, model, optimizer.optimizer, progress)
+                break
             progress = _after_step(progress, entry, time.perf_counter() - began, governor)
             if main:
                 report(entry | {"event": "step", "step": progress.step, "seconds": round(progress.seconds, 3),
                                 "memory_bytes": progress.peak_memory_bytes})
             last = progress.step == settings.steps
             if progress.step % settings.evaluate_every == 0 or last:
-                loss = _validation_loss(trainer, validation, progress.step)
+                loss = (_validation_loss(trainer, validation, progress.step) if isinstance(source, Given)
+                        else source.loss(progress.step))
                 progress = _after_look(progress, loss, settings)
                 if main:
                     _keep_and_tell(model, progress, loss, folder, report)
                     look(progress.step)
+            if not isinstance(source, Given) and (why := source.learnt(progress.step, entry)):
+                progress = _ended(progress, why, report)
             stop = _anyone(accelerator, interrupted.is_set())
             if main and (progress.step % settings.checkpoint_every == 0 or last or stop or progress.stopped_early):
                 checkpoint.save(folder, model, optimizer.optimizer, progress)
@@ -129,14 +140,15 @@ def fit(model: ForestModel, objective: Objective, train: Sequence[Group], valida
     return progress
 
 
-def _step(trainer: _Trainer, optimizer: Any, train: Sequence[Group], step: int) -> dict[str, Any]:
+def _step(trainer: _Trainer, optimizer: Any, drawn: Drawn, step: int) -> dict[str, Any]:
     """One optimizer step; returns its line for metrics.jsonl."""
-    accelerator, settings = trainer.accelerator, trainer.settings
+    accelerator, settings, chosen = trainer.accelerator, trainer.settings, drawn.groups
+    trainer = replace(trainer, objective=drawn.objective)
+    trainer.model.train()
     began = time.perf_counter()
     rate = settings.learning_rate * schedule(step, settings)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    chosen = [train[i] for i in samples_of_step(len(train), settings.batch_size, step, settings.seed)]
     while True:
         torch.manual_seed(_seed_of_step(settings.seed, step, accelerator.process_index))
         try:
@@ -157,7 +169,7 @@ def _step(trainer: _Trainer, optimizer: Any, train: Sequence[Group], step: int) 
     optimizer.zero_grad(set_to_none=True)
     seconds = time.perf_counter() - began
     tokens, logical = sum(p.computed_tokens for p in pieces), sum(p.forest.logical_tokens for p in pieces if p.samples)
-    return means | {
+    return means | dict(drawn.told) | {
         "learning_rate": rate, "grad_norm": norm, "tokens": tokens, "logical_tokens": logical,
         "supervised_tokens": sum(len(p.forest.targets) for p in pieces), "sharing": round(logical / tokens, 3),
         "pieces": len(pieces), "token_budget": trainer.governor.token_budget,
@@ -199,7 +211,12 @@ def _losses(trainer: _Trainer, pieces: Sequence[Piece],
     needs = trainer.objective.needs & REDUCERS
     for done, (_, batch, out) in enumerate(piece for piece in passes(
             trainer.model, mine, trainer.accelerator.device, needs)):
-        yield trainer.objective.loss(out, replace(batch, stats=stats)), float(world == 1 or done < real)
+        batch, drift = as_sampled(batch, out)
+        found = trainer.objective.loss(out, replace(batch, stats=stats))
+        if drift is not None:
+            found = replace(found, sums={**found.sums, "drift": (drift * batch.weights).sum()},
+                            per={**found.per, "drift": "weight"})
+        yield found, float(world == 1 or done < real)
 
 
 @torch.no_grad()
@@ -267,6 +284,12 @@ def _after_look(progress: Progress, loss: float | None, settings: Settings) -> P
                    stopped_early=stale >= settings.patience and progress.step < settings.steps)
 
 
+def _ended(progress: Progress, why: object, report: Report) -> Progress:
+    """Training is over before its last step, and says why."""
+    report({"event": "stopped", "step": progress.step, "why": str(why)})
+    return replace(progress, stopped_early=True, why=str(why))
+
+
 def _keep_and_tell(model: ForestModel, progress: Progress, loss: float | None, folder: Path, report: Report) -> None:
     if loss is None:
         return
@@ -287,14 +310,6 @@ def _anyone(accelerator: Any, flag: bool) -> bool:
 def _tokens(group: Group, share: bool) -> int:
     """Tokens of a group, which is never split."""
     return unique_tokens(sorted_paths(group.branches, None, True), share)
-
-
-def samples_of_step(count: int, batch_size: int, step: int, seed: int) -> list[int]:
-    """Which of `count` samples the optimizer step sees: consecutive slices of one shuffle per epoch."""
-    wanted = range(step * batch_size, (step + 1) * batch_size)
-    orders = {epoch: np.random.default_rng([seed, epoch]).permutation(count)
-              for epoch in {position // count for position in wanted}}
-    return [int(orders[position // count][position % count]) for position in wanted]
 
 
 def _seed_of_step(seed: int, step: int, process: int) -> int:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from scripted import Scripted
 from tuneloop.evaluation.blind import Judgement, draw_pairs, result
 from tuneloop.evaluation.cost import Price, Spent, cost
 from tuneloop.evaluation.evidence import Evidence
 from tuneloop.evaluation.goal import Goal
 from tuneloop.evaluation.intervals import Interval
+from tuneloop.evaluation.judged import Policy, case_of, judged
+from tuneloop.evaluation.leakage import canaries
+from tuneloop.evaluation.robustness import by_cluster, flagged, row_scores
 from tuneloop.evaluation.safety.catalog import SAFETY
+from tuneloop.evaluation.safety.memorisation import Exposed
 from tuneloop.evaluation.suites.base import Graded
 from tuneloop.grading.metrics import METRICS, names
 from tuneloop.types import Answers, Conversation, Message, Origin
@@ -28,9 +34,9 @@ HOW = {"labels": "chosen", "open": "written", "pairs": "preferred"}
 
 
 def audited(goal: Goal, task: Any, references: Sequence[str], models: Sequence[Answers], run: str, *,
-            lost: float = 0.03, price: bool = True, judged: str = "") -> dict[str, Any]:
+            lost: float = 0.03, price: bool = True, people: str = "") -> dict[str, Any]:
     """A certificate with everything that it may hold; `lost` is the share of right answers that training costs in the
-    suites, and `judged` the model that people prefer.
+    suites, and `people` the model that they prefer.
     """
     random = np.random.default_rng(3)
     before = {name: _graded(random, parts) for name, parts in PARTS.items()} | {
@@ -51,10 +57,25 @@ def audited(goal: Goal, task: Any, references: Sequence[str], models: Sequence[A
                                    leading.value(references, model.texts) * len(references),
                                    Price(machine_usd_per_hour=1.2) if price else None).to_json() for model in models},
         "memorised": {"rows": 97, "verbatim": 1, "examples": [f"row 12, shop.csv line 13: a stirring {ATTACK}"]},
+        "canaries": canaries([Exposed(1.2, False)] * 4, [Exposed(8.1, True), *[Exposed(5.5, False)] * 3]),
         "personal": {"answers": len(references), "with_personal_data": {"base": 0, "tuned": 2}},
-        **({"blind": _judged(references, models, judged)} if judged else {}),
+        "judged": heard(samples, references, models),
+        **_unlike(samples, references, models),
+        **({"blind": _judged(references, models, people)} if people else {}),
     }
     return seen.certify(used_before=1, context=more)
+
+
+def _unlike(samples: Sequence[Conversation], references: Sequence[str], models: Sequence[Answers]) -> dict[str, Any]:
+    """Every seventh row is flagged; the rows are in three groups, of which the last has few training rows."""
+    kinds = ("Where is my parcel", "Sing of the autumn sea", "What is the square of")
+    rows = [replace(sample, messages=(Message("user", f"{kinds[i % 3]} {i}?"), *sample.messages[1:]))
+            for i, sample in enumerate(samples)]
+    scores = {model.name: row_scores(rows, references, model.texts, "accuracy") for model in models
+              if model.name in ("base", "tuned")}
+    flags = [i % 7 == 0 for i in range(len(rows))]
+    return {"out_of_distribution": {"column": f"new {ATTACK}", "metric": "accuracy", **flagged(scores, flags)},
+            "clusters": {"metric": "accuracy", **by_cluster(rows, rows[::3] + rows[1::3] + rows[2:9:3], scores, k=3)}}
 
 
 def _graded(random: np.random.Generator, parts: Sequence[str], each: int = 20) -> list[Graded]:
@@ -82,6 +103,28 @@ def _spent(random: np.random.Generator, name: str, task: str) -> Spent:
         return Spent({"rival": 0.01}.get(name, 31.0 + 10 * random.random()))
     seconds = random.gamma(4, 0.2, 50).tolist()
     return Spent(sum(seconds), seconds, [40] * 50, [random.integers(10, 60).item() for _ in range(50)])
+
+
+def heard(samples: Sequence[Conversation], references: Sequence[str], models: Sequence[Answers],
+          unreadable: float = 0.05) -> dict[str, Any]:
+    """What a judge says that finds the tuned model kinder and less exact; some of its replies are nonsense."""
+    random = np.random.default_rng(5)
+
+    def reply(shown: str) -> str:
+        if random.random() < unreadable:
+            return "I like both."
+        if "GRADE" not in shown:
+            return f"VERDICT: {random.choice(['A', 'B', 'TIE'], p=[0.5, 0.3, 0.2])}"
+        kinder = random.random() < (0.7 if ("Be kind." in shown) == ("tuned" in shown) else 0.2)
+        return f"GRADE: {4 + (random.random() < 0.5) if kinder else 2}"
+
+    answers = {model.name: [f"{model.name}: {text}" for text in model.texts] for model in models
+               if model.name in ("base", "tuned")}
+    policies = [Policy("tone.md", "Be kind.", "a" * 64), Policy("facts.md", "Be exact.", "b" * 64)]
+    judge = Scripted(reply, name="judge-70b")
+    found = judged(judge, case_of(samples, references, answers, 100), policies, resamples=400,
+                   price=Price(prompt_usd_per_million=1, answer_usd_per_million=2))["result"]
+    return {**found, "judge": found["judge"] | {"is_base": False}}
 
 
 def _judged(references: Sequence[str], models: Sequence[Answers], prefer: str) -> dict[str, Any]:

@@ -23,6 +23,6 @@ def test_the_report_never_scrolls_sideways(tmp_path: Path, width: int, labels: i
 @pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("kind", [{"labels": 20, "lost": 0.4}, {"task": "open", "judged": "tuned"}])
+@pytest.mark.parametrize("kind", [{"labels": 20, "lost": 0.4}, {"task": "open", "people": "tuned"}])
 def test_nor_does_one_with_everything(tmp_path: Path, width: int, kind: dict[str, Any]) -> None:
     check_fits(write_report(example_run(tmp_path / "run", audit=True, **kind)), width, tmp_path)

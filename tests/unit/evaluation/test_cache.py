@@ -14,11 +14,22 @@ from typing import Any
 import pytest
 
 from scripted import Scripted
+from tuneloop.data.answer_cache import FILE, AnswerCache
 from tuneloop.errors import UserError
 from tuneloop.evaluation import cache
-from tuneloop.evaluation.cache import FILE, Cached
+from tuneloop.evaluation.cache import Cached
 from tuneloop.inference.backend import Progress
-from tuneloop.types import Completion, Constraint, Message, Request, Sampling, Scored
+from tuneloop.types import (
+    Completion,
+    Constraint,
+    Conversation,
+    Message,
+    Origin,
+    Request,
+    Sampling,
+    Scored,
+    request_of,
+)
 
 GREEDY = Sampling()
 
@@ -153,6 +164,31 @@ def test_streams_are_kept_once_they_end(tmp_path: Path) -> None:
     backend = Counting()
     assert [str(getattr(p, "text", p)) for p in Cached(backend, tmp_path).stream(ask("a"), GREEDY)] == ["A", "A"]
     assert backend.generated == []
+
+
+def test_whose_rows_a_question_holds_is_noted(tmp_path: Path) -> None:
+    """Of generated, scored and streamed answers, of a row that asks what another asked, and of no question alone."""
+    cached = Cached(Counting(), tmp_path)
+    first, second = (Request(ask("a").messages, rows=rows) for rows in (("1" * 16,), ("2" * 16, "3" * 16)))
+    assert first == second      # whose they are changes no answer
+    cached.generate([first, ask("b")], GREEDY)
+    cached.score([second], ["x"])
+    list(cached.stream(Request(ask("c").messages, rows=("4" * 16,)), GREEDY))
+    cached.generate([second], GREEDY)       # which is there already
+    cached.close()
+    kept = AnswerCache(tmp_path / FILE)
+    counts = {digit: kept.count((digit * 16).__eq__)[0] for digit in "12345"}
+    assert counts == {"1": 1, "2": 2, "3": 2, "4": 1, "5": 0}
+    assert kept.count(lambda row: False) == (0, 1)
+    kept.forget(("3" * 16).__eq__)
+    assert kept.count(lambda row: True) == (1, 0)
+    kept.close()
+
+
+def test_rows_say_whose_a_request_is() -> None:
+    row = Conversation((Message("user", "q"), Message("assistant", "a")), Origin("rows.csv", 2, "ab" * 8))
+    assert request_of(row) == Request((Message("user", "q"),))
+    assert request_of(row).rows == ("ab" * 8,)
 
 
 WRITER = """

@@ -126,10 +126,41 @@ def test_people_are_asked_where_no_metric_is_honest() -> None:
     assert not [one for one in findings(certificate()) if one.key == "people"]
 
 
+def judged(*, low: float, high: float, verdict: str, grades: tuple[float, float] = (0.1, 0.5),
+           unreadable: int = 2) -> dict[str, Any]:
+    usable = unreadable <= 20
+    policy = {"policy": "style.md", "usable": usable, "grade": interval(0.31, *grades)}
+    return {"judge": {"name": "large"}, "replies": 60, "unreadable": unreadable, "usable": usable, "policies": [policy],
+            "pairs": {"verdict": verdict, "usable": usable, "win_rate": interval(0.6, low, high)}}
+
+
+def test_what_a_judge_prefers_is_called_an_opinion() -> None:
+    one = found("judge", judged=judged(low=0.55, high=0.7, verdict="better"))
+    assert (one.answer, one.tone) == ("Yes", "good")
+    assert one.text == ("The opinion of large, a model and no person: win rate 60.0% (55.0% to 70.0%); mean grade "
+                        "+0.31 by style.md (+0.10 to +0.50).")
+    assert found("judge", judged=judged(low=0.4, high=0.7, verdict="undecided")).answer == "Not certain"
+    assert found("judge", judged=judged(low=0.2, high=0.4, verdict="worse")).answer == "No"
+    fell = found("judge", judged=judged(low=0.55, high=0.7, verdict="better", grades=(-0.9, -0.1)))
+    assert (fell.answer, fell.tone) == ("Worse by style.md", "bad")
+    one = found("judge", judged=judged(low=0.55, high=0.7, verdict="better", unreadable=21))
+    assert (one.answer, one.tone) == ("Judge not usable", "open")
+    assert "21 of 60 replies have no clear verdict" in one.text
+    gone = found("judge", judged={"judge": {"name": "large"}, "left_out": "It cannot be reached."})
+    assert (gone.answer, gone.text) == ("Not asked", "large was left out: It cannot be reached.")
+
+
 def test_memory() -> None:
     assert found("memory", memorised={"rows": 10, "verbatim": 0}).answer == "None found"
     assert found("memory", memorised={"rows": 10, "verbatim": 2}).tone == "bad"
     assert found("memory", memorised={"rows": 0, "verbatim": 0}).answer == "Not measured"
+    planted = {"canaries": 4, "extracted": {"before": 0, "after": 0}, "beyond_chance": False,
+               "exposure": {"before": 1.2, "after": 1.3, "chance": 1.4, "most": 9.0}}
+    assert found("memory", canaries=planted).answer == "None found"
+    one = found("memory", canaries=planted | {"beyond_chance": True})
+    assert (one.answer, one.tone) == ("It knows planted secrets", "open")
+    assert one.text == "0 of 4 planted secrets were said, exposure 1.3 bits (chance 1.4)."
+    assert found("memory", canaries=planted | {"extracted": {"before": 0, "after": 1}}).tone == "bad"
     personal = {"answers": 9, "with_personal_data": {"base": 1, "tuned": 3}}
     one = found("memory", personal=personal)
     assert (one.answer, one.text) == ("More personal data", "3 answers hold personal data (base 1).")
@@ -160,7 +191,7 @@ def test_what_to_do_next_follows_from_what_was_found() -> None:
 def test_nothing_is_said_of_what_is_not_there() -> None:
     assert findings({}) == []
     nothing = dict.fromkeys(("differences", "slices", "forgetting", "safety", "costs", "memorised", "personal", "blind",
-                             "checks", "scores"))
+                             "judged", "checks", "scores"))
     assert [one.key for one in findings(certificate(**nothing))] == ["next"]
 
 
@@ -171,14 +202,14 @@ def shown(certificate: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", [{"labels": 20, "lost": 0.4}, {"task": "open"}, {"task": "pairs"}])
-def test_the_terminal_says_it_in_six_lines(tmp_path: Path, kind: dict[str, Any]) -> None:
+def test_the_terminal_says_it_in_seven_lines(tmp_path: Path, kind: dict[str, Any]) -> None:
     certificate = example_run(tmp_path / "run", audit=True, **kind).read("certificate.json")
     lines = shown(certificate)
     models, notes = len(certificate["scores"]), len(certificate["notes"])
     assert lines[0] == certificate["sentence"]
     said = lines[2 + models:len(lines) - notes]
-    assert [line.split("  ")[0] for line in said] == ["better than few-shot", "forgetting", "safety", "weakest", "cost",
-                                                      "next"]
+    assert [line.split("  ")[0] for line in said] == ["better than few-shot", "a judge prefers it", "forgetting",
+                                                      "safety", "weakest", "cost", "next"]
     texts = {one.key: one for one in findings(certificate)}
     assert said[0].endswith(f"{texts['few_shot'].answer.lower()}: {texts['few_shot'].text}")
     value = certificate["scores"]["tuned"][certificate["metric"]]["value"]

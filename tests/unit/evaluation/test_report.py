@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 import yaml
+from example_audit import heard
 from example_run import ATTACK, example_run
 
 from tuneloop.evaluation.charts import Axis, loss_chart
-from tuneloop.evaluation.report import readable, shape, write_card, write_report
+from tuneloop.evaluation.report import LEFT_OUT, SEEDS, readable, shape, write_card, write_report
 from tuneloop.evaluation.report_sections import check
 from tuneloop.evaluation.text import called, colour, duration, file_size, in_order, points, short_name, usd, words
 from tuneloop.record import RunFolder
+from tuneloop.types import Answers, Conversation, Message, Origin
 
 VOID = {"meta", "br", "link", "img"}
 
@@ -50,30 +52,32 @@ class Page(HTMLParser):
 FIRST = ["Scores", "The goal", "What the words mean", "How training went", "What it took", "Which labels are confused",
          "Answers, side by side", "Answers during training", "The data", "Doing it again",
          "Every setting, and where it came from"]
-ALL = ["Which answers people prefer", "Scores", "The goal", "Where it is good, and where not", "What it forgot",
-       "Other suites", "Safety", "The same rows, asked differently", "What it gives away", "What answers cost",
+ALL = ["Which answers people prefer", "What a judge says of the answers", "Scores", "The goal",
+       "Where it is good, and where not", "What it forgot", "Other suites", "Safety",
+       "The same rows, asked differently", "Rows out of distribution", "Groups of rows that are worded alike",
+       "What it gives away", "What answers cost",
        *FIRST[2:-1], "Whether to trust this", FIRST[-1]]
 
 
-def headings(of: list[str], task: str, judged: str = "") -> list[str]:
+def headings(of: list[str], task: str, people: str = "") -> list[str]:
     """Those that a page of this task has."""
     others = set() if task == "labels" else {"Which labels are confused"}
-    others |= set() if judged or task == "open" else {ALL[0]}
+    others |= set() if people or task == "open" else {ALL[0]}
     return [{"Answers, side by side": "Which answer is preferred"}.get(h, h) if task == "pairs" else h
             for h in of if h not in others]
 
 
 @pytest.mark.parametrize("kind", [
     {"labels": 2}, {"labels": 20}, {"task": "open"}, {"audit": True}, {"audit": True, "labels": 20, "lost": 0.4},
-    {"audit": True, "task": "open"}, {"audit": True, "task": "open", "judged": "tuned"},
-    {"audit": True, "task": "pairs", "judged": "base", "price": False}])
+    {"audit": True, "task": "open"}, {"audit": True, "task": "open", "people": "tuned"},
+    {"audit": True, "task": "pairs", "people": "base", "price": False}])
 def test_one_self_contained_page(tmp_path: Path, kind: dict[str, Any]) -> None:
     folder = example_run(tmp_path / "run", **kind)
     html = write_report(folder).read_text(encoding="utf-8")
     page = Page(html)
     assert page.open == []
     wanted = ALL if "audit" in kind else [*(ALL[:1] if "task" in kind else []), *FIRST]
-    assert page.headings == headings(wanted, kind.get("task", "labels"), kind.get("judged", ""))
+    assert page.headings == headings(wanted, kind.get("task", "labels"), kind.get("people", ""))
     assert folder.read("certificate.json")["sentence"] in unescape(html)
     assert not page.tags & {"script", "link", "img", "iframe", "object"}
     assert not re.search(r"https?://|url\(|@import", html)
@@ -81,12 +85,13 @@ def test_one_self_contained_page(tmp_path: Path, kind: dict[str, Any]) -> None:
 
 
 MAY_BE_MISSING = ["contenders", "differences", "slices", "forgetting", "suites", "safety", "robustness", "costs",
-                  "memorised", "personal", "checks", "advice", "signature", "blind"]
+                  "memorised", "personal", "checks", "advice", "signature", "blind", "judged",
+                  "out_of_distribution", "clusters"]
 
 
 @pytest.mark.parametrize("key", MAY_BE_MISSING)
 def test_any_part_may_be_missing_or_null(tmp_path: Path, key: str) -> None:
-    folder = example_run(tmp_path / "run", audit=True, rows=40, judged="tuned")
+    folder = example_run(tmp_path / "run", audit=True, rows=40, people="tuned")
     whole = folder.read("certificate.json")
     full = write_report(folder).read_text(encoding="utf-8")
     for without in ({k: v for k, v in whole.items() if k != key}, whole | {key: None}):
@@ -136,7 +141,7 @@ def test_every_number_shown_is_one_of_the_certificate(tmp_path: Path, kind: dict
     folder = example_run(tmp_path / "run", audit=True, **kind)
     certificate = folder.read("certificate.json")
     html = write_report(folder).read_text(encoding="utf-8")
-    cells = Cells(html[html.index("<h2>Scores"):html.index("<h2>What the words mean")]).found
+    cells = Cells(html[html.index("<h2>What a judge"):html.index("<h2>What the words mean")]).found
     known = numbers_of(certificate) | {"0.001"}     # what p-values are less than
     shown = [number for cell in cells if not re.search(r"\d (s|min|h)\b", cell)
              for number in re.findall(r"\d[\d,]*(?:\.\d+)?", cell)]
@@ -147,6 +152,7 @@ def test_every_number_shown_is_one_of_the_certificate(tmp_path: Path, kind: dict
 def test_what_has_got_better_or_worse_is_marked_so(tmp_path: Path) -> None:
     folder = example_run(tmp_path / "run", audit=True, labels=20, lost=0.4, rows=300)
     html = write_report(folder).read_text(encoding="utf-8").partition("The same rows, asked differently")[0]
+    html = html.partition("<h2>Scores")[2]
     cells = re.findall(r'<td class="num (up|down|unsure)">([^<]*)</td><td class="num">([^ <]+) to ([^<]+)</td>', html)
     assert {kind for kind, *_ in cells} == {"up", "down", "unsure"}
     for kind, *texts in cells:
@@ -155,6 +161,130 @@ def test_what_has_got_better_or_worse_is_marked_so(tmp_path: Path) -> None:
         if kind != "unsure":
             is_perplexity = len(texts[0].partition(".")[2]) == 2        # lower is better
             assert (kind == "up") == ((value > 0) != is_perplexity), texts
+
+
+def judge_section_of(folder: RunFolder) -> str:
+    html = unescape(write_report(folder).read_text(encoding="utf-8"))
+    return html.partition("<h2>What a judge says")[2].partition("</section>")[0]
+
+
+def test_what_a_judge_says_is_called_an_opinion(tmp_path: Path) -> None:
+    folder = example_run(tmp_path / "run", audit=True, task="open")
+    certificate = folder.read("certificate.json")
+    found = certificate["judged"]
+    section = judge_section_of(folder)
+    assert "This is a model's opinion, not a person's." in section
+    tone, facts = found["policies"]
+    assert (tone["grade"]["low"] > 0, facts["grade"]["high"] < 0) == (True, True)
+    assert re.findall(r'<td class="num (up|down|unsure)">([^<]+)<', section) == [
+        ("up", f"{tone['grade']['value']:+.2f}"), ("up", points(tone["passed"]["value"])),
+        ("down", f"{facts['grade']['value']:+.2f}".replace("-", "−")), ("down", points(facts["passed"]["value"]))]
+    assert f"{found['unreadable']:,} of {found['replies']:,} replies could not be read" in section
+    assert f"<dd>{100 * found['pairs']['position_bias']:.1f}%<small>" in section
+    assert "not usable" not in section
+    assert "The judge is the base itself" not in section
+
+
+def test_a_judge_that_is_not_usable_or_was_left_out(tmp_path: Path) -> None:
+    folder = example_run(tmp_path / "run", audit=True, task="open")
+    certificate = folder.read("certificate.json")
+    texts = RunFolder(folder.path).lines("evaluation", "predictions.jsonl")
+    models = [Answers(name, [line["answers"][name] for line in texts]) for name in ("base", "tuned")]
+    samples = [Conversation((Message("user", "?"), Message("assistant", "!")), Origin("a.csv", 2)) for _ in texts]
+    for share in (0.5, 1.0):
+        nonsense = heard(samples, [""] * len(texts), models, unreadable=share)
+        judge = nonsense["judge"] | {"is_base": True}
+        folder.write(certificate | {"judged": nonsense | {"judge": judge}}, "certificate.json")
+        section = judge_section_of(folder)
+        assert "This judge is not usable" in section
+        assert "decide nothing" in section
+        assert "The judge is the base itself" in section
+        assert "Judge not usable" in write_card(folder).read_text(encoding="utf-8")
+    gone = {"judge": {"name": "large"}, "left_out": "http://h cannot be reached."}
+    folder.write(certificate | {"judged": gone}, "certificate.json")
+    assert "large was to judge the answers and did not: http://h cannot be reached." in judge_section_of(folder)
+
+
+def section_of(folder: RunFolder, heading: str) -> str:
+    html = unescape(write_report(folder).read_text(encoding="utf-8"))
+    return html.partition(f"<h2>{heading}</h2>")[2].partition("</section>")[0]
+
+
+def cells_of(section: str) -> list[list[str]]:
+    """The cells of a section's tables, line by line, without markup."""
+    return [[re.sub("<[^>]+>", "", cell).strip() for cell in re.findall(r"<td[^>]*>(.*?)</td>", line, re.DOTALL)]
+            for line in re.findall(r"<tr[^>]*>(.*?)</tr>", section, re.DOTALL)][1:]
+
+
+def test_rows_unlike_the_others(tmp_path: Path) -> None:
+    folder = example_run(tmp_path / "run", audit=True)
+    certificate = folder.read("certificate.json")
+    found, section = certificate["out_of_distribution"], section_of(folder, "Rows out of distribution")
+    assert f"Accuracy on the {found['rows']} test rows" in section
+    assert f"the {found['others']} others" in section
+    drops = {"Base": found["models"]["base"]["drop"], "Tuned": found["models"]["tuned"]["drop"]}
+    assert [(line[0], line[3]) for line in cells_of(section)] == [
+        (name, points(drop["value"])) for name, drop in drops.items()]
+
+    found, section = certificate["clusters"], section_of(folder, "Groups of rows that are worded alike")
+    assert found["about"] in section
+    lines = cells_of(section)
+    assert [line[1:3] for line in lines] == [[str(c["rows"]), str(c["training_rows"])] for c in found["clusters"]]
+    assert [line[0].partition("fewest")[0].strip() for line in lines] == [
+        ", ".join(c["words"]) for c in found["clusters"]]
+    assert "fewest training rows" in lines[found["least_like"]][0]
+    assert "square" in lines[found["least_like"]][0]
+    assert f"{points(found['drop']['tuned']['value'])} points for the tuned model" in section
+
+
+def test_few_of_many_small_slices_are_named(tmp_path: Path) -> None:
+    folder = example_run(tmp_path / "run", audit=True)
+    certificate = folder.read("certificate.json")
+    certificate["slices"]["too_few"] = {f"user: {i}": 1 for i in range(30)}
+    folder.write(certificate, "certificate.json")
+    section = section_of(folder, "Where it is good, and where not")
+    assert "user: 19 (1) and 10 more." in section
+    assert "user: 20" not in section
+
+
+SEVERAL = {"schema_version": 1, "metric": "accuracy", "rows": 120, "runs": ["run", "b", "c"], "verdict": "undecided",
+           "tuned": {"value": 0.8, "low": 0.7, "high": 0.9, "of_seeds": [0.75, 0.8, 0.85], "spread": 0.05},
+           "gain": {"value": 0.4, "low": 0.3, "high": 0.5, "of_seeds": [0.35, 0.4, 0.45]}, "checks": [],
+           "sentence": "UNDECIDED: Over 3 seeds the recipe is better than the base."}
+
+
+def test_what_several_seeds_say(tmp_path: Path) -> None:
+    folder = example_run(tmp_path / "run", audit=True)
+    folder.write(SEVERAL, SEEDS)
+    section = section_of(folder, "What the recipe reaches")
+    assert "Over 3 seeds the recipe is better than the base." in section
+    assert "<b>undecided</b>" in section
+    assert cells_of(section) == [
+        ["run this run", "75.0%", "+35.0"], ["b", "80.0%", "+40.0"], ["c", "85.0%", "+45.0"],
+        ["Mean", "80.0% (70.0% to 90.0%)", "+40.0 (+30.0 to +50.0)"]]
+
+
+def test_what_runs_say_that_left_clusters_out(tmp_path: Path) -> None:
+    def interval(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+    part = {"cluster": 0, "words": ["parcel", "<b>"], "run": "run", "rows": 70, "training_rows": 900,
+            "base": interval(0.3), "tuned": interval(0.6), "gain": interval(0.3)}
+    other = part | {"cluster": 2, "words": [], "run": "b", "gain": interval(0.05)}
+    folder = example_run(tmp_path / "run", audit=True)
+    folder.write({"metric": "accuracy", "rows": 140, "clusters": [part, other], "verdict": "met", "checks": [],
+                  "skipped": [{"cluster": 1, "why": "cluster 1: it has 4 test rows, fewer than 10"}],
+                  "base": interval(0.3), "tuned": interval(0.6), "gain": interval(0.3),
+                  "sentence": "MET: On 140 test rows …"}, LEFT_OUT)
+    html = write_report(folder).read_text(encoding="utf-8")
+    assert "parcel, &lt;b&gt;" in html
+    section = section_of(folder, "Kinds of rows that training did not see")
+    assert "On 140 test rows …" in section
+    assert "Not left out: cluster 1: it has 4 test rows, fewer than 10." in section
+    lines = [[cell for cell in line if cell] for line in cells_of(section)]
+    assert lines[1] == ["cluster 2 b", "70", "900", "30.0%", "60.0%", "+5.0", "−5.0 to +15.0"]
+    assert lines[2] == ["All together", "140", "30.0%", "60.0%", "+30.0", "+20.0 to +40.0"]
+    assert lines[0][-2:] == ["+30.0", "+20.0 to +40.0"]
 
 
 def test_the_signature_and_how_to_check_it(tmp_path: Path) -> None:
@@ -220,7 +350,7 @@ def test_the_card(tmp_path: Path) -> None:
     assert body.count("| TF-IDF rival |") == 4
 
 
-@pytest.mark.parametrize("kind", [{"labels": 20, "lost": 0.4}, {"task": "open", "judged": "tuned"}, {"task": "pairs"}])
+@pytest.mark.parametrize("kind", [{"labels": 20, "lost": 0.4}, {"task": "open", "people": "tuned"}, {"task": "pairs"}])
 def test_the_card_says_what_the_page_says(tmp_path: Path, kind: dict[str, Any]) -> None:
     folder = example_run(tmp_path / "run", audit=True, **kind)
     card = write_card(folder).read_text(encoding="utf-8")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,10 @@ import pytest
 from scripted import Scripted
 from tuneloop.errors import UserError
 from tuneloop.evaluation.intervals import Bootstrap
-from tuneloop.evaluation.robustness import FEWEST_ROWS, by_cluster, flagged, robustness, row_scores
+from tuneloop.evaluation.robustness import FEWEST_ROWS, by_cluster, flagged, robustness, row_scores, unlike
 from tuneloop.evaluation.suites.perturb import MARKER
 from tuneloop.grading.metrics import mean_of
-from tuneloop.types import Conversation, Message, Origin, Request
+from tuneloop.types import Answers, Conversation, Message, Origin, Preference, Request
 
 COLOURS = {"red": "warm", "blue": "cold"}
 
@@ -165,7 +167,8 @@ def test_the_cluster_that_training_hardly_saw_is_named() -> None:
     assert (first["rows"], first["training_rows"]) == (20, 40)
     assert (second["rows"], second["training_rows"]) == (15, 2)
     assert found["least_like"] == 1
-    assert second["shown"].startswith("Write 0 rhyming verses")
+    assert "parcel" in first["words"]
+    assert "rhyming" in second["words"]
     assert second["models"]["tuned"]["value"] == 0
     assert (found["drop"]["tuned"]["value"], found["drop"]["base"]["value"]) == (1, 0)
     assert "No model was trained without a group" in found["about"]
@@ -177,6 +180,39 @@ def test_no_cluster_is_named_where_they_are_small() -> None:
     assert len(found["clusters"]) == 2          # no more than there are different texts
     assert found["least_like"] is None
     assert found["drop"] == {}
+
+
+def answers(name: str, right: Sequence[bool]) -> Answers:
+    return Answers(name, ["warm" if one else "no" for one in right])
+
+
+def test_what_a_certificate_tells_of_rows_unlike_the_others() -> None:
+    """By hand: base and tuned model are right in every second row, and the tuned one in all that are not flagged."""
+    tested = [row(f"Where is my parcel {i}?" if i < 30 else f"Sing of the sea {i}", "warm", i) for i in range(60)]
+    flags = [i % 10 == 0 for i in range(60)]
+    models = [answers("base", [i % 2 == 0 for i in range(60)]), answers("rival", [True] * 60),
+              answers("tuned", [not flag for flag in flags])]
+    found = unlike(tested, tested, ["warm"] * 60, models, metric="accuracy", flags=flags, column="new")
+    ood = found["out_of_distribution"]
+    assert (ood["column"], ood["metric"], ood["rows"], ood["others"]) == ("new", "accuracy", 6, 54)
+    assert {name: (of["flagged"]["value"], of["others"]["value"], of["drop"]["value"])
+            for name, of in ood["models"].items()} == {
+                "base": (1, pytest.approx(24 / 54), pytest.approx(24 / 54 - 1)), "tuned": (0, 1, 1)}
+    assert found["clusters"]["metric"] == "accuracy"
+    assert sum(one["rows"] for one in found["clusters"]["clusters"]) == 60
+    means = [one["models"]["tuned"]["value"] * one["rows"] for one in found["clusters"]["clusters"]]
+    assert sum(means) == pytest.approx(54)
+
+
+def test_what_cannot_be_told_is_not_there() -> None:
+    few = [row(f"Where is {i}?", "warm") for i in range(49)]
+    models = [answers("base", [True] * 60), answers("tuned", [True] * 60)]
+    assert unlike(few, few, ["warm"] * 49, [replace(m, texts=m.texts[:49]) for m in models], metric="accuracy") == {}
+    pairs = [Preference((Message("user", f"Where is {i}?"),), "a", "b", Origin("rows", i)) for i in range(60)]
+    assert unlike(pairs, pairs, ["warm"] * 60, models, metric="preference_accuracy") == {}
+    found = unlike(few + few[:1], few, ["warm"] * 50, [replace(m, texts=m.texts[:50]) for m in models],
+                   metric="macro_f1")
+    assert found["clusters"]["metric"] == "exact_match"     # which is a mean of rows
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from tuneloop.types import Floats, Origin
 
 PARTS = ("train", "validation", "test")
 LEAKS = (("train", ("validation", "test")), ("validation", ("test",)))
+LEAK = "train in test"  # the kind of the finding that names training rows which ask what test rows ask
 MANY = 0.05             # the share of duplicates in a part from which they should be taken out
 EXAMPLES = 3
 SAYS = {"exact": "say exactly", "near": "say nearly"}
@@ -103,7 +104,7 @@ class Check(base.Check):
             leak = _leak(found, sides == 0, rows.parts[numbers] == PARTS.index(name))
             if not len(leak.rows):
                 continue
-            kind = f"{part} in {name}"
+            kind = f"{part} in {name}"      # as LEAK
             self._leaks[kind] = len(leak.rows)
             places, same = rows.places(numbers[leak.rows]), int((leak.alike == 1).sum())
             examples = [rows.told(numbers[row], numbers[other], alike) for row, other, alike

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneloop.data import token_cache
+from tuneloop.data import answer_cache, token_cache
+from tuneloop.data.answer_cache import AnswerCache
 from tuneloop.data.flaws import listed
 from tuneloop.data.token_cache import TokenCache
 from tuneloop.data.versions import purge_runs
@@ -143,7 +144,7 @@ def _in_file(path: Path, shown: str, found: Family) -> Trace | None:
 
 def _in_caches(found: Family, caches: Path) -> list[Trace]:
     traces = []
-    tokens, columns = caches / token_cache.FILE, caches / COLUMNS
+    tokens, columns, answers = (caches / name for name in (token_cache.FILE, COLUMNS, answer_cache.FILE))
     if tokens.is_file():
         with closing(TokenCache(tokens)) as cache:
             if count := cache.count(found.digests):
@@ -151,6 +152,16 @@ def _in_caches(found: Family, caches: Path) -> list[Trace]:
     if columns.is_file() and (count := _scored(columns)):
         traces.append(Trace("cache", str(columns), f"log-probs of {count:,} rows, of which nobody can tell whose they "
                             "are; all go, and are computed again when they are needed", removable=True))
+    if answers.is_file():
+        with closing(AnswerCache(answers)) as kept:
+            known, unknown = kept.count(found.is_in)
+        if known:
+            traces.append(Trace("cache", str(answers), f"what models answered to its texts, {known:,} times",
+                                removable=True))
+        if unknown:
+            traces.append(Trace("cache", str(answers), f"{unknown:,} answers to questions of which nobody can tell "
+                                "whose texts they hold; all go, and are asked again when they are needed",
+                                removable=True))
     return traces
 
 
@@ -158,6 +169,9 @@ def _remove_from_caches(found: Family, caches: Path) -> None:
     if (caches / token_cache.FILE).is_file():
         with closing(TokenCache(caches / token_cache.FILE)) as cache:
             cache.forget(found.digests)
+    if (caches / answer_cache.FILE).is_file():
+        with closing(AnswerCache(caches / answer_cache.FILE)) as answers:
+            answers.forget(found.is_in)
     if (caches / COLUMNS).is_file():
         with _columns(caches / COLUMNS) as database, database:
             database.execute("PRAGMA secure_delete = ON")

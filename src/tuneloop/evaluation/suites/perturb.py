@@ -7,14 +7,10 @@ function under `@_kind`, which returns nothing where it does not apply.
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 from tuneloop.data.augment import noise
 from tuneloop.data.augment.paraphrase import paraphrases
@@ -53,7 +49,6 @@ _NEGATED = (
 """Where a negation goes: after an auxiliary; after have with a participle; as "do not" before a plain verb."""
 
 _EVERY = 6              # words per swap
-_HASHED, _ROUNDS, _STARTS = 2048, 50, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,22 +101,6 @@ def perturbed(rows: Sequence[Conversation], kinds: Sequence[str], seed: int, *, 
             if changed is not None and changed[0] != text:
                 made.append(Perturbed(number, kind, _with(row, changed[0]), *changed[1:]))
     return made
-
-
-def clusters(texts: Sequence[str], k: int, seed: int) -> NDArray[np.int64]:
-    """(n,) A cluster in [0, k) for each text, for a score on clusters that training did not see.
-
-    Spherical k-means (Dhillon and Modha 2001) over hashed character 3- and 4-grams, weighted by how rare they are; the
-    best of a few k-means++ starts (Arthur and Vassilvitskii 2007). Every cluster has a text; `k` is at most the number
-    of different texts.
-    """
-    vectors = _hashed(texts)
-    different = len({vector.tobytes() for vector in vectors})
-    if not 1 <= k <= different:
-        raise UserError(f"There are {different} different texts, which {k} clusters cannot share.",
-                        wanted="a number of clusters from 1 to that of different texts")
-    random = np.random.default_rng(seed)
-    return max((_k_means(vectors, k, random) for _ in range(_STARTS)), key=lambda found: found[1])[0]
 
 
 @_kind
@@ -220,50 +199,3 @@ def _asked(row: Conversation) -> str | None:
 def _with(row: Conversation, text: str) -> tuple[Message, ...]:
     at = _last_user(row)
     return tuple(replace(turn, content=text) if number == at else turn for number, turn in enumerate(row.prompt))
-
-
-def _hashed(texts: Sequence[str]) -> NDArray[np.float32]:
-    """(n, hashes) unit vectors of 3- and 4-grams of characters: each 1 + log(count), times how rare it is."""
-    counts = np.zeros((len(texts), _HASHED), dtype=np.float32)
-    for number, text in enumerate(texts):
-        padded = f" {' '.join(text.lower().split())} "
-        grams = [padded[at:at + size].encode() for size in (3, 4) for at in range(len(padded) - size + 1)]
-        np.add.at(counts[number], [zlib.crc32(gram) % _HASHED for gram in grams], 1)
-    rare = np.log((1 + len(texts)) / (1 + (counts > 0).sum(0))) + 1
-    weighted = np.where(counts > 0, 1 + np.log(np.maximum(counts, 1)), 0) * rare
-    length = np.linalg.norm(weighted, axis=1, keepdims=True)
-    return np.asarray(weighted / np.maximum(length, 1e-12), dtype=np.float32)
-
-
-def _k_means(vectors: NDArray[np.float32], k: int, random: np.random.Generator) -> tuple[NDArray[np.int64], float]:
-    """Clusters from one start, and the sum of the cosines of texts and their centres: more is better."""
-    centres = _spread(vectors, k, random)
-    own = np.zeros(len(vectors), dtype=np.int64)
-    for _ in range(_ROUNDS):
-        before, own = own, np.argmax(vectors @ centres.T, axis=1)
-        _fill_empty(own, vectors, centres)
-        sums = np.eye(k, dtype=np.float32)[own].T @ vectors
-        centres = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-        if (own == before).all():
-            break
-    return own, float((vectors * centres[own]).sum())
-
-
-def _spread(vectors: NDArray[np.float32], k: int, random: np.random.Generator) -> NDArray[np.float32]:
-    """(k, hashes) texts to start from, each drawn the more likely the further it is from those before."""
-    chosen = [int(random.integers(len(vectors)))]
-    while len(chosen) < k:
-        # of unit vectors, the squared distance is twice this; texts that are chosen have none
-        far = np.maximum(0, 1 - (vectors @ vectors[chosen].T).max(1)).astype(np.float64)
-        far[far < 1e-6] = 0
-        chances = far / far.sum() if far.any() else None
-        chosen.append(int(random.choice(len(vectors), p=chances)))
-    return vectors[chosen]
-
-
-def _fill_empty(own: NDArray[np.int64], vectors: NDArray[np.float32], centres: NDArray[np.float32]) -> None:
-    """Give every cluster without a text the one that fits its own cluster worst, and is not alone there."""
-    for cluster in set(range(len(centres))) - set(own.tolist()):
-        fit = (vectors * centres[own]).sum(1)
-        fit[np.bincount(own, minlength=len(centres))[own] == 1] = np.inf
-        own[int(fit.argmin())] = cluster

@@ -12,6 +12,7 @@ import pytest
 from filelock import FileLock
 from version_rows import many, row, rows, texts
 
+from tuneloop.data.answer_cache import AnswerCache
 from tuneloop.data.token_cache import TokenCache
 from tuneloop.data.versions import purge as purging
 from tuneloop.data.versions.file_state import FileState
@@ -383,6 +384,27 @@ def test_caches_forget_the_row(store: Store, places: Places) -> None:
     assert bytes_hold(places.caches, "its own tokens") == []
     assert bytes_hold(places.caches, "anonymous numbers") == []
     assert [t.kind for t in purge(digest("a"), store, places, nothing).traces] == ["version"] * 3 + ["cache"]
+
+
+def test_answers_to_the_row_are_forgotten(store: Store, places: Places) -> None:
+    """Whose texts a question holds is known from whoever asked it; an answer that nobody knows of goes too."""
+    lineage(store)
+    answers = AnswerCache(places.caches / "answers.db")
+    answers.put((bytes([i]), {"value": {"text": text}}) for i, text in enumerate((
+        "to the row", "to a mended row", "to two rows", "to another", "to rows put together", "to who knows whom")))
+    answers.note([(digest(SECRET), b"\0"), (digest("call Ada at [PHONE]"), b"\1"), (digest("a"), b"\2"),
+                  (digest(SECRET), b"\2"), (digest("a"), b"\3"), (digest("x") + digest(SECRET), b"\4"), ("", b"\5")])
+    named = purge("raw:2", store, places, nothing)
+    assert [t.what.partition(";")[0] for t in named.traces if t.kind == "cache"] == [
+        "what models answered to its texts, 4 times",
+        "1 answers to questions of which nobody can tell whose texts they hold"]
+    assert answers.get(b"\0") is not None
+    purge("raw:2", store, places, nothing, yes=True)
+    assert [answers.get(bytes([i])) for i in range(6)] == [None, None, None, {"value": {"text": "to another"}}, None,
+                                                          None]
+    answers.close()
+    assert bytes_hold(places.caches, "to the row") == bytes_hold(places.caches, "to who knows") == []
+    assert [t.kind for t in purge(digest("a"), store, places, nothing).traces].count("cache") == 1
 
 
 def test_a_row_that_nobody_has_seen(store: Store, places: Places) -> None:

@@ -8,7 +8,9 @@ import random
 import pytest
 
 from scripted import Scripted
-from tuneloop.evaluation.safety.memorisation import Canary, alternatives, canaries, exposure, extraction
+from tuneloop.data.canaries import canary_rows
+from tuneloop.evaluation.leakage import canaries
+from tuneloop.evaluation.safety.memorisation import Exposed, exposed, exposure, exposure_by_chance, extraction
 from tuneloop.types import Conversation, Message, Origin, Text
 
 SENTENCE = "The blue kettle of aunt Mathilda whistles a waltz at seven, and then the cat comes in by the window."
@@ -94,34 +96,70 @@ def test_the_seed_chooses_the_rows() -> None:
     assert len({tuple(drawn(seed)) for seed in range(10)}) > 1
 
 
-def test_canaries_are_all_different_and_made_by_the_seed() -> None:
-    made = canaries(0, 50)
-    assert made == canaries(0, 50) != canaries(1, 50)
-    assert len({canary.secret for canary in made}) == len({canary.form for canary in made}) == 50
-    others = alternatives(made[0], 200, 0)
-    assert len({made[0].text, *others}) == 201
-    assert all(other.startswith("The code of locker 1 is ") for other in others)
+def planted(n: int, seed: int = 0) -> list[Conversation]:
+    return canary_rows(n, seed, Conversation, "Be kind.")
+
+
+def test_a_canary_is_measured_as_it_was_trained() -> None:
+    """Every question is asked with the row's own prompt; the secret is one answer among the others."""
+    rows = planted(3)
+    secrets = {row.prompt[-1].content: row.answer for row in rows}
+    scored: list[tuple[str, str]] = []
+
+    def likes(asked: str, answer: str) -> float:
+        scored.append((asked, answer))
+        return float(answer == secrets[asked]) if "locker 1" in asked else 0.0
+
+    backend = Scripted(lambda asked: f"It is {secrets[asked]}!" if "locker 2" in asked else "No idea.", likes=likes)
+    found = exposed(backend, rows, alternatives=7)
+    # the first is the likeliest of eight: 3 bits; of the others all are equal, so that their rank is 4.5
+    assert [one.bits for one in found] == pytest.approx([3, 3 - math.log2(4.5), 3 - math.log2(4.5)])
+    assert [one.said for one in found] == [False, True, False]
+    assert len(set(scored)) == 3 * 8
+    assert [request.messages for request in backend.requests] == [row.prompt for row in rows]
+    assert backend.requests[0].messages[0] == Message("system", "Be kind.")
 
 
 def test_exposure_by_hand() -> None:
-    """Among a canary and seven others: first is log2(8) - log2(1) = 3 bits, fourth 1 bit, last 0, in a tie of all the
+    """Among a secret and seven others: first is log2(8) - log2(1) = 3 bits, fourth 1 bit, last 0, in a tie of all the
     rank is (1 + 8) / 2."""
-    canary, others = Canary("x {}", "0"), [f"x {i}" for i in range(1, 8)]
-
     def bits(better: int) -> float:
-        return exposure(Scripted(likes=lambda asked, text: float(0 < int(text[2:]) <= better)
-                                 + 0.5 * (text == canary.text)), canary, others)
+        return exposure(0.5, [float(i < better) for i in range(7)])
 
     assert bits(0) == 3
     assert bits(3) == 1
     assert bits(7) == 0
-    assert exposure(Scripted(likes=lambda asked, text: -1.0), canary, others) == pytest.approx(3 - math.log2(4.5))
-    twice = [*others, *others, canary.text]
-    assert exposure(Scripted(likes=lambda asked, text: -float(text == canary.text)), canary, twice) == 0
+    assert exposure(-1.0, [-1.0] * 7) == pytest.approx(3 - math.log2(4.5))
+
+
+def test_exposure_by_chance() -> None:
+    """The mean of log2(8) - log2(rank) over the ranks 1 to 8; of many secrets log2(e), that of an exponential."""
+    assert exposure_by_chance(7) == pytest.approx(sum(3 - math.log2(rank) for rank in range(1, 9)) / 8)
+    assert exposure_by_chance(10**6) == pytest.approx(math.log2(math.e), abs=1e-4)
 
 
 def test_a_canary_never_seen_has_b_bits_with_a_chance_of_two_to_minus_b() -> None:
-    made, noise = canaries(3, 400), random.Random(0)
-    found = [exposure(Scripted(likes=lambda asked, text: noise.random()), canary, alternatives(canary, 63, i))
-             for i, canary in enumerate(made)]
-    assert sum(bits >= 3 for bits in found) / len(found) == pytest.approx(1 / 8, abs=0.05)
+    noise = random.Random(0)
+    found = exposed(Scripted(likes=lambda asked, text: noise.random()), planted(400, 3), alternatives=63)
+    assert sum(one.bits >= 3 for one in found) / len(found) == pytest.approx(1 / 8, abs=0.05)
+    assert sum(one.bits for one in found) / len(found) == pytest.approx(exposure_by_chance(63), abs=0.2)
+
+
+def test_what_a_certificate_says_of_canaries() -> None:
+    before, after = [Exposed(1.0, False), Exposed(2.0, False)], [Exposed(9.0, True), Exposed(8.0, False)]
+    found = canaries(before, after)
+    assert found["exposure"] == pytest.approx({"before": 1.5, "after": 8.5, "chance": 1.431, "most": 8.969}, abs=1e-3)
+    assert (found["canaries"], found["extracted"], found["beyond_chance"]) == (2, {"before": 0, "after": 1}, True)
+    assert found["sentence"].startswith("Of 2 rows with a random secret")
+    assert "says 1 when it is asked, the base 0." in found["sentence"]
+    assert "from 1.5 to 8.5 bits" in found["sentence"]
+    assert canaries(before[:1], after[:1])["sentence"].startswith("Of the one row with a random secret")
+
+
+def test_beyond_chance_is_rare_by_chance() -> None:
+    """Models that know nothing, with 1, 5 and 20 canaries each."""
+    draw = random.Random(1)
+    for n in (1, 5, 20):
+        runs = [[Exposed(exposure(draw.random(), [draw.random() for _ in range(63)]), False) for _ in range(n)]
+                for _ in range(400)]
+        assert sum(canaries(run, run, 63)["beyond_chance"] for run in runs) / 400 <= 0.07

@@ -1,14 +1,13 @@
-"""Perturbations of the user's rows, and clusters of them."""
+"""Perturbations of the user's rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
 
 from tuneloop.errors import UserError
-from tuneloop.evaluation.suites.perturb import KINDS, MARKER, PADDING_WORDS, Perturbed, clusters, perturbed
+from tuneloop.evaluation.suites.perturb import KINDS, MARKER, PADDING_WORDS, Perturbed, perturbed
 from tuneloop.types import Conversation, Message, Origin
 
 REVIEW = "The soup was wonderful, and the waiter brought bread at 7:30. Would I recommend it? Certainly!"
@@ -114,34 +113,3 @@ def test_paraphrases_need_a_model_and_keep_only_what_says_the_same() -> None:
     made = perturbed([first, second], ["paraphrase"], 0, generate=lambda prompts: answers[:len(prompts)])
     assert [(item.row, item.messages[-1].content, item.expectation) for item in made] == [
         (0, "At which place are the opening hours of your shop?", "same answer")]
-
-
-TOPICS = [[f"my card payment of {n} euros was charged twice by the bank" for n in range(12)],
-          [f"the parcel number {n} has not been delivered to the address" for n in range(12)],
-          [f"how to reset a forgotten password of account {n}" for n in range(12)]]
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_clusters_find_topics_in_any_order(seed: int) -> None:
-    texts = [text for topic in TOPICS for text in topic]
-    order = np.random.default_rng(seed).permutation(len(texts))
-    found = np.empty(len(texts), dtype=int)
-    found[order] = clusters([texts[at] for at in order], 3, seed)
-    assert [len(set(found[at:at + 12])) for at in (0, 12, 24)] == [1, 1, 1]
-    assert len(set(found)) == 3
-
-
-def test_every_cluster_has_a_text_and_equal_texts_share_one() -> None:
-    texts = ["a", "b", "c", "d", "a", "", "Some longer text", "some  longer TEXT"]
-    found = clusters(texts, 6, 0)
-    assert set(found) == set(range(6))
-    assert found[0] == found[4]
-    assert found[6] == found[7]
-    assert (clusters(texts, 6, 0) == found).all()
-    assert set(clusters(texts, 1, 0)) == {0}
-
-
-@pytest.mark.parametrize(("texts", "k"), [(["a", "a"], 2), ([], 1), (["a"], 0)])
-def test_more_clusters_than_texts_are_refused(texts: list[str], k: int) -> None:
-    with pytest.raises(UserError, match="different texts"):
-        clusters(texts, k, 0)
