@@ -13,11 +13,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from tuneloop import cli_certify, cli_data, cli_eval, cli_mend, cli_plan, cli_run, cli_search, cli_versions
+from tuneloop import (
+    cli_certify,
+    cli_data,
+    cli_eval,
+    cli_mend,
+    cli_people,
+    cli_plan,
+    cli_run,
+    cli_search,
+    cli_versions,
+)
 from tuneloop.cli_base import (
     BRIDGES,
     DATA,
     JUDGE,
+    PEOPLE,
     START,
     TRAIN,
     USE,
@@ -196,6 +207,12 @@ def runs_(action: Annotated[str, typer.Argument(metavar="[show]", show_default=F
     for entry in listed:
         table.add_row(*(escape(str(v)) for v in entry.values()))
     console.print(table if listed else f"There are no runs in {runs}. `tuneloop demo` makes one.")
+
+
+# ── People ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+app.command(rich_help_panel=PEOPLE)(cli_people.collect)
+app.command(rich_help_panel=PEOPLE)(cli_people.rank)
 
 
 # ── Use ──────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -22,7 +22,8 @@ app = typer.Typer(name="tuneloop", no_args_is_help=True, add_completion=False, r
                   pretty_exceptions_enable=False,
                   help="Fine-tune a language model on your examples, and prove whether the result is better.",
                   epilog="Exit codes: 0 done, goal met; 1 failed; 2 input wrong; 3 goal not met; 4 undecided.")
-START, DATA, TRAIN, JUDGE, USE, BRIDGES = "Start", "Data", "Train", "Judge", "Use", "Bridges"
+START, DATA, TRAIN, JUDGE, PEOPLE = "Start", "Data", "Train", "Judge", "People"
+USE, BRIDGES = "Use", "Bridges"
 console = Console(highlight=False, emoji=False)
 
 RECIPE = typer.Argument(help="the recipe, then key=value overrides such as training.epochs=1", show_default=False)

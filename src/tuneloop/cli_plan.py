@@ -136,9 +136,12 @@ def priced(machine: Hardware, usd_per_hour: float, source: str) -> Hardware:
 
 def _look(asked: _Asked, watch: Watcher) -> _Found:
     """Rows, tokens and plan of a base with weights; of a shape the rows alone."""
-    from tuneloop.models.outline import outline_of
+    from tuneloop.models.outline import outline_of, remote_outline
 
-    shape = outline_of(asked.recipe.base, asked.recipe.root)
+    recipe = asked.recipe
+    shape = outline_of(recipe.base, recipe.root)
+    if shape is None and not asked.is_here:     # nobody wants to download what will train elsewhere
+        shape = remote_outline(recipe.base, recipe.root)
     return _of_rows(asked, watch) if shape is None else _of_shape(asked, shape, watch)
 
 
@@ -146,8 +149,14 @@ def _of_rows(asked: _Asked, watch: Watcher) -> _Found:
     from tuneloop.plan.hardware import bandwidth_here
     from tuneloop.prepared import Prepared
 
-    ready = Prepared(asked.recipe, watch, choose=asked.is_here)
-    plan = ready.plan() if asked.is_here else None
+    alone = asked.on in ([], ["here"])
+    ready = Prepared(asked.recipe, watch, choose=alone)
+    plan = None
+    try:
+        plan = ready.plan() if asked.is_here else None
+    except UserError:       # among other machines, the cell of this one says so
+        if alone:
+            raise
     asked = replace(asked, recipe=ready.recipe)
     machine = replace(ready.machine, bandwidth_bytes_per_second=bandwidth_here())
     base = {"name": asked.recipe.base, "parameters": ready.shape.parameters, "by_shape": False}

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from tuneloop.search import Ahead, Limits
     from tuneloop.training.watch import Watcher
 
-Minutes = Annotated[float | None, typer.Option(min=0, help="stop after so many minutes, the runs at the end included",
+Minutes = Annotated[float | None, typer.Option(min=0.1, help="stop after so many minutes, the runs at the end included",
                                                show_default=False)]
 Tokens = Annotated[int | None, typer.Option(min=1, help="stop after training on so many tokens", show_default=False)]
-Usd = Annotated[float | None, typer.Option(min=0, help="stop when so much is spent, by the machine's price in "
+Usd = Annotated[float | None, typer.Option(min=0.01, help="stop when so much is spent, by the machine's price in "
                                                        "evaluation.price", show_default=False)]
 Trials = Annotated[int | None, typer.Option(min=1, help="try at most so many recipes; 20 where nothing bounds them",
                                             show_default=False)]
@@ -97,13 +97,18 @@ def _data(words: list[str] | None, resumed: str | None, runs: Path, as_json: boo
 
 def _announce(ahead: Ahead, folder: Path, watch: Watcher) -> None:
     """What is going to be tried."""
+    from tuneloop.evaluation.text import duration
+
     watch.say(f"folder of the search: {folder}")
     for branch in ahead.space.branches:
         chosen = [str(value) for value in (branch.method, branch.objective) if value is not None]
         watch.say(": ".join([" and ".join(chosen), ", ".join(map(str, branch.dimensions))] if chosen else
                             [f"tries {', '.join(map(str, branch.dimensions))}"]))
-    watch.say(f"compared by {ahead.metric} on {len(ahead.ready.test):,} validation rows; the best and the defaults are "
-              f"judged on {ahead.ready.test_rows:,} test rows at the end, with {ahead.recipe.search.seeds} seeds each")
+    trial, end = map(duration, ahead.seconds)
+    watch.say(f"a trial will take about {trial} unless it is stopped early, the runs at the end {end}")
+    on_the_way = ", on their way by the validation loss" if ahead.by_loss else ""
+    watch.say(f"trials are compared by {ahead.metric} on {len(ahead.ready.test):,} validation rows{on_the_way}; the best "
+              f"and the defaults on {ahead.ready.test_rows:,} test rows, with {ahead.recipe.search.seeds} seeds each")
 
 
 def _interrupted(folder: Path | None, more: str = "") -> NoReturn:

@@ -41,7 +41,7 @@ from tuneloop.evaluation.safety.catalog import SAFETY
 from tuneloop.evaluation.safety.memorisation import Exposed, exposed
 from tuneloop.evaluation.suites.base import Graded
 from tuneloop.evaluation.suites.catalog import run_suites
-from tuneloop.grading.metrics import METRICS, View
+from tuneloop.grading.metrics import METRICS, View, names
 from tuneloop.types import Answers, Conversation, Sampling
 
 if TYPE_CHECKING:
@@ -210,6 +210,8 @@ class Contest:
     def _better_prompt(self, session: Session) -> Contender:
         rows, recipe = self.ready.rows, self.ready.recipe
         metric = METRICS[self.ready.metric]
+        if metric.view:         # it looks at more than texts, so prompts are chosen by the task's own
+            metric = METRICS[names(rows.task)[0]]
         with asking(session.backend("base")) as backend:
             best = optimised_prompt(self.ready.test, self._examples, rows.validation or self._examples, backend,
                                     metric.value, self._fits, labels=rows.labels,
@@ -345,12 +347,26 @@ class Contest:
         file = f"{Path(name).name}.json"
         if not self.folder.has("evaluation", file):
             found = answer()
-            answers = found if isinstance(found, Answers) else found.answers
+            answers, notes = self._rewarded(found if isinstance(found, Answers) else found.answers)
             if isinstance(found, Asked):
-                entry = {"about": found.about, "how": found.how, "spent": asdict(found.spent), "notes": found.notes}
+                entry = {"about": found.about, "how": found.how, "spent": asdict(found.spent),
+                         "notes": [*found.notes, *notes]}
                 self.folder.write(self._known() | {name: entry}, "evaluation", CONTENDERS)
             self.folder.write(asdict(answers), "evaluation", file)
         return Answers(**self.folder.read("evaluation", file))
+
+    def _rewarded(self, answers: Answers) -> tuple[Answers, list[str]]:
+        """The answers with what the recipe's graders make of each, where it has some; and what to know of that."""
+        rewards = self.ready.rewards
+        if rewards is None or self.ready.rows.task == "pairs":
+            return answers, []
+        self.watch.stage(f"rewards ({answers.name})", None)
+        found = rewards.score(self.ready.test, answers.texts)
+        rewards.release()
+        notes = [f"{answers.name}: {note}" for note in found.notes]
+        for note in notes:
+            self.watch.say(note)
+        return replace(answers, rewards=found.rewards.tolist()), notes
 
     def _kept_json(self, name: str, found: Callable[[], Any]) -> Any:
         if not self.folder.has("evaluation", f"{name}.json"):

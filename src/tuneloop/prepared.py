@@ -16,6 +16,7 @@ from tuneloop.errors import UserError
 from tuneloop.evaluation.certificate import goal_metric
 from tuneloop.evaluation.flags import flags_of, require_both
 from tuneloop.evaluation.judged import read_policies
+from tuneloop.grading.rewards import Rewards
 from tuneloop.models.resolve import Base, resolve
 from tuneloop.models.shape import read_shape, weights_sha256
 from tuneloop.models.tokenizer import ChatTokenizer
@@ -28,6 +29,7 @@ from tuneloop.training.watch import Watcher
 from tuneloop.types import Conversation, Group, Rated, Rendered, Sample
 
 if TYPE_CHECKING:
+    from tuneloop.inference.backend import Backend
     from tuneloop.methods.base import MethodSpec
 
 ASKED = frozenset({"reference_logprobs", "old_logprobs", "teacher"})     # needs that cost a pass over the rows
@@ -51,7 +53,8 @@ class Prepared:
             check_canaries(recipe.objective.batch_kind, writes="scores" not in recipe.objective.needs)
         self.rows: Rows = prepare(recipe.data, recipe.root, self.tokenizer,
                                   self.tokenizer.max_length - recipe.method.slots, recipe.seed,
-                                  recipe.objective.batch_kind, self.given["data"], recipe.evaluation.columns)
+                                  recipe.objective.batch_kind, self.given["data"], recipe.evaluation.columns,
+                                  keep_items=bool(recipe.rewards))
         if not self.rows.test:
             raise UserError("No test rows are held out, so nothing could be said about the result.",
                             fix="set data.split.test, or name a file with data.test")
@@ -60,6 +63,8 @@ class Prepared:
             raise UserError("No prompt of the training rows has answers with different rewards, so this objective can "
                             "learn nothing from them.", wanted="several sampled answers of each prompt",
                             fix="set objective=ppo, or add answers that are better or worse than those")
+        if self.rewards is not None:
+            self.rewards.check(self.rows.train)
         self.metric = goal_metric(recipe.goal, self.rows.task)
         recipe.evaluation.check_measures(recipe.goal, self.rows.task)
         self.tested = _drawn(_models_to_follow(self.rows.test), self._rows_wanted, recipe.seed)
@@ -114,6 +119,19 @@ class Prepared:
             told.append("The test rows of this cluster are all flagged as out of distribution, or none is, so they are "
                         "not compared by that.")
         return told
+
+    @cached_property
+    def rewards(self) -> Rewards | None:
+        """What rewards answers, in training and in the metric `reward`; None where the recipe has none. Models that
+        grade are opened when they are asked first.
+        """
+        return Rewards(self.recipe.rewards, self._open_judge, self.rows.items) if self.recipe.rewards else None
+
+    def _open_judge(self, name: str, key_env: str) -> Backend:
+        from tuneloop.any_model import open_any
+
+        recipe = self.recipe
+        return open_any(recipe.portable_model(name), recipe.root / "runs", key_env=key_env, say=self.watch.say)
 
     @cached_property
     def weights(self) -> dict[str, str]:

@@ -22,26 +22,30 @@ from tuneloop.data.spec import DataSpec
 from tuneloop.errors import UserError, raise_all
 from tuneloop.evaluation.goal import NOT_YET, Goal
 from tuneloop.evaluation.spec import EvaluationSpec
+from tuneloop.grading import reward_spec
 from tuneloop.methods.base import MethodSpec
 from tuneloop.models.aliases import aliases
 from tuneloop.objectives.base import Objective
 from tuneloop.plan.spec import DeploySpec, TrainingSpec
 from tuneloop.search_spec import SearchSpec
 from tuneloop.spec import Spec
+from tuneloop.training.rollout_spec import RolloutSpec
+from tuneloop.types import Preference, Rollout
 
 METHODS = Catalog("method", "tuneloop.methods", "Method")
 OBJECTIVES = Catalog("objective", "tuneloop.objectives", "Objective")
 PARTS: dict[str, type[Spec]] = {"data": DataSpec, "goal": Goal, "training": TrainingSpec, "evaluation": EvaluationSpec,
-                                "search": SearchSpec, "deploy": DeploySpec}
+                                "search": SearchSpec, "deploy": DeploySpec, "rollouts": RolloutSpec}
 CHOICES = {"method": METHODS, "objective": OBJECTIVES}
 SCALARS: dict[str, Any] = {
     "base": Annotated[str, Field(min_length=1)],
     "name": Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")],      # it becomes part of the run folder's name
     "seed": Annotated[int, Field(ge=0, lt=2**32)],
 }
-TOP = [*SCALARS, *PARTS, *CHOICES]
+REWARDS, REWARD = "rewards", "reward"       # the part, and the metric that measures it
+TOP = [*SCALARS, *PARTS, *CHOICES, REWARDS]
 DEFAULTS = {"name": "run", "seed": 0, "goal": {}, "training": {}, "evaluation": {}, "search": {}, "deploy": {},
-            "method": "lora", "objective": "sft"}
+            "rollouts": {}, "method": "lora", "objective": "sft"}
 
 AUTO = "auto"
 """A method that the plan chooses."""
@@ -65,10 +69,12 @@ class Recipe:
     evaluation: EvaluationSpec
     search: SearchSpec
     deploy: DeploySpec
+    rollouts: RolloutSpec
     name: str
     seed: int
     root: Path
     given: dict[str, Any]
+    rewards: tuple[reward_spec.Reward, ...] = ()
     own_objective: own_code.OwnObjective | None = None      # where the objective is a file of the user's
     auto: bool = False          # the method is to be planned; `method` is the default one until then
 
@@ -85,6 +91,11 @@ class Recipe:
         options = TypeAdapter(type(self.objective)).dump_python(self.objective, mode="json")
         return {"kind": kind, **options, **({"sha256": own.sha256} if own else {})}
 
+    @property
+    def rewards_record(self) -> list[dict[str, Any]]:
+        """The graders with every option, for records, and the `sha256` of their files."""
+        return [one.to_json() for one in self.rewards]
+
     def portable(self) -> dict[str, Any]:
         """`given` with absolute paths, so that the run folder's copy works from anywhere."""
         given = {**self.given, "data": self._portable_data(self.given["data"])}
@@ -96,6 +107,8 @@ class Recipe:
             given["objective"] = options = options | models
         if isinstance(given.get("evaluation"), dict):
             given["evaluation"] = self._portable_evaluation(given["evaluation"])
+        if given.get(REWARDS):
+            given[REWARDS] = reward_spec.portable(given[REWARDS], self.root, self.portable_model)
         if self.own_objective:
             reference = self.own_objective.reference
             given["objective"] = options | {"kind": reference} if isinstance(options, dict) else reference
@@ -224,6 +237,10 @@ def _lines(node: Any, path: Path_ = ()) -> Iterable[tuple[Path_, int]]:
             here = (*path, str(key.value))
             yield here, key.start_mark.line + 1
             yield from _lines(value, here)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            yield (*path, str(i)), value.start_mark.line + 1
+            yield from _lines(value, (*path, str(i)))
 
 
 def _override(given: dict[str, Any], override: str) -> Path_:
@@ -271,6 +288,10 @@ class _Checker:
         made = {name: self._validated(kind, values[name], (name,)) for name, kind in SCALARS.items() if name in values}
         made |= {name: self._part(spec, values[name], name) for name, spec in PARTS.items() if name in values}
         made |= {name: self.choose(catalog, values[name], name) for name, catalog in CHOICES.items()}
+        if self.run_own_code:
+            made[REWARDS] = self._rewards(values.get(REWARDS))
+            if not self.problems:
+                self._check_rewards(made["objective"], made["goal"], made["evaluation"], bool(made[REWARDS]))
         raise_all(self.problems)
         return Recipe(**made, root=self.root, given=self.given, own_objective=self.own_objective,
                       auto=_kind_of(values["method"]) == AUTO)
@@ -286,6 +307,25 @@ class _Checker:
             if isinstance(inner, type) and issubclass(inner, Spec) and isinstance(value.get(key), dict):
                 value[key] = self._refuse_unknown(value[key], list(inner.model_fields), (name, key))
         return self._validated(spec, value, (name,))
+
+    def _rewards(self, value: Any) -> tuple[reward_spec.Reward, ...]:
+        if value is None:
+            return ()
+        rewards, flaws = reward_spec.read_rewards(value, self.root)
+        for flaw in flaws:
+            self._add(flaw.path, flaw.found, wanted=flaw.wanted, fix=flaw.fix)
+        return tuple(rewards)
+
+    def _check_rewards(self, objective: Objective, goal: Goal, evaluation: EvaluationSpec, given: bool) -> None:
+        """Rewards that nothing uses are refused, and a metric that has none."""
+        asking = [("goal", "metric")] * (goal.metric == REWARD) + [("evaluation", "metrics")] * (
+            REWARD in evaluation.metrics)
+        if given and not asking and not samples_answers(objective):
+            self._add((REWARDS,), "'rewards' is given, but this objective samples no answers, and nothing measures the "
+                      "metric reward", fix="set objective=grpo, or goal.metric=reward, or leave rewards out")
+        for path in () if given else asking:
+            self._add(path, f"'{'.'.join(path)}' names the metric reward, and there are no `rewards` to measure",
+                      wanted="a list of graders, such as rewards: [exact]: docs/graders.md")
 
     def choose(self, catalog: Catalog, value: Any, name: str) -> Any:
         """`lora` or `{kind: lora, rank: 8}`; an objective may be a file: `./my_loss.py:MyLoss`."""
@@ -368,6 +408,11 @@ class _Checker:
         self.problems.append(UserError(f"{self.where[path]}: {found}.", wanted=wanted, fix=fix))
 
 
+def samples_answers(objective: Objective) -> bool:
+    """Whether an objective can learn from answers that the policy samples and graders reward."""
+    return objective.batch_kind in (Rollout, Preference) and "scores" not in objective.needs
+
+
 def _in(value: Any, path: Iterable[Any]) -> Iterable[Any]:
     """As much of `path` as is there; pydantic adds the name of the type that it tried where there are several."""
     for part in path:
@@ -408,6 +453,8 @@ def schema() -> dict[str, Any]:
         definitions |= part.pop("$defs", {})
         properties[name] = part
     properties |= {name: _schema_of_choice(catalog) for name, catalog in CHOICES.items()}
+    properties[REWARDS], of_rewards = reward_spec.schema()
+    definitions |= of_rewards
     own = {"type": "string", "pattern": r"\.py:[A-Za-z_]\w*$", "description": "A class in a file: ./my_loss.py:MyLoss"}
     properties["method"]["anyOf"].append({"const": AUTO, "description": "Chosen by the plan, which says why."})
     properties["objective"]["anyOf"] += [own, {"type": "object", "properties": {"kind": own}, "required": ["kind"]}]

@@ -349,7 +349,7 @@ class _Validation:
     def score(self, backend: Any, progress: Callable[[int], None]) -> Interval:
         """The run's metric, with its interval."""
         from tuneloop.evaluation.asking import ask, ask_pairs
-        from tuneloop.grading.metrics import METRICS, View
+        from tuneloop.grading.metrics import METRICS, Options, View
         from tuneloop.types import Sampling, request_of
 
         recipe = self.ready.recipe
@@ -361,7 +361,8 @@ class _Validation:
             asked = ask(backend, requests, self.references, self.ready.rows.labels,
                         Sampling(recipe.evaluation.max_new_tokens), likelihood=False, progress=progress)
         metric = METRICS[self.ready.metric]
-        statistic = metric.of(View(self.references, asked.answers, self.rows))
+        options = Options(rewards=self.ready.rewards)
+        statistic = metric.of(View(self.references, asked.answers, self.rows, options))
         [measured] = Bootstrap(len(self.rows), recipe.evaluation.resamples, recipe.seed).measure([statistic])
         return measured.interval(metric.within)
 

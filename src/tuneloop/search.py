@@ -25,7 +25,7 @@ from tuneloop.search_budget import Purse, seconds_of
 from tuneloop.search_rows import FEW_ROWS, Blind, Rows, require_same
 from tuneloop.search_space import STRUCTURE, Space, look_up, space_of, with_values
 from tuneloop.search_spec import AUTO
-from tuneloop.search_study import DEFAULTS, DRAWN, Study, Trial
+from tuneloop.search_study import DEFAULTS, DRAWN, UNTUNED, Study
 from tuneloop.training.watch import Silent, Watcher
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Ahead:
     plan: Plan                  # of the defaults
     space: Space
     defaults: dict[str, Any]    # values of the recipe itself, as far as they are in the space
+    by_loss: bool               # trials are compared by the validation loss on their way, and by the metric at the end
     rows: Rows
 
     @property
@@ -56,6 +57,13 @@ class Ahead:
     @property
     def metric(self) -> str:
         return self.ready.metric
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """About how long a trial takes that is not stopped early, and the runs at the end."""
+        training, scoring = (self.plan.seconds[stage] for stage in ("training", "evaluation"))
+        last = training + scoring * self.ready.test_rows / len(self.ready.test)
+        return training + (1 if self.by_loss else _looks(self.plan)) * scoring, 2 * self.recipe.search.seeds * last
 
 
 @dataclass(frozen=True)
@@ -79,13 +87,15 @@ def search(folder: Path, ahead: Ahead, limits: Limits, watch: Watcher) -> dict[s
         purse = _purse(ahead, limits, study, workers)
 
         def ended(number: int) -> None:
+            watch.advance(1)
             watch.say(trial_line(next(one for one in study.trials() if one.number == number), ahead.metric))
 
         _try_all(folder, ahead, study, purse, limits, workers, watch, ended)
+        _require_something_tried(study, purse, folder)
         best = study.best(DEFAULTS, DRAWN)
         found = do_not_tune(study, ahead.metric, len(ahead.ready.test))
         if found is None:
-            best = _require_something_tried(best, study, purse, folder)
+            assert best is not None     # or nothing was better than the base
             write_atomic(folder / BEST_RECIPE, yaml.safe_dump(with_values(ahead.given, best.values), sort_keys=False,
                                                               allow_unicode=True))
             runs = final_runs(folder, ahead.given, best, ahead.recipe.search.seeds, watch)
@@ -139,7 +149,7 @@ def look_ahead(recipe: Recipe, watch: Watcher) -> Ahead:
     for bound in (key for key in ("max_forgetting", "max_safety_drop") if getattr(own.goal, key) is not None):
         watch.say(f"goal.{bound} has no say between trials; it is judged at the end.")
     defaults = space.held({key: _default(key, own, planned) for key in _keys(space)})
-    return Ahead(own, ready, plan, space, defaults, rows)
+    return Ahead(own, ready, plan, space, defaults, _by_loss(space, ready, plan), rows)
 
 
 def begin(ahead: Ahead, runs: Path) -> Path:
@@ -149,7 +159,7 @@ def begin(ahead: Ahead, runs: Path) -> Path:
         raise UserError(f"{folder} exists already.",
                         fix=f"go on with `tuneloop search --resume {folder}`, or give this one another name: name=…")
     write_json(folder / SPACE, {"space": ahead.space.to_json(), "defaults": ahead.defaults,
-                                "held_out": ahead.ready.held_out})
+                                "by_loss": ahead.by_loss, "held_out": ahead.ready.held_out})
     write_atomic(folder / RECIPE, yaml.safe_dump(ahead.recipe.given, sort_keys=False, allow_unicode=True))
     return folder
 
@@ -169,7 +179,7 @@ def resume(name: str, runs: Path, watch: Watcher) -> tuple[Path, Ahead]:
         raise UserError(f"The rows that are held out have changed since {folder} began.",
                         fix="put the old rows back, or start a new search under another name")
     return folder, Ahead(recipe, ready, ready.plan(), Space.from_json(written["space"]), written["defaults"],
-                         rows)
+                         written["by_loss"], rows)
 
 
 def _check_metric(recipe: Recipe, ready: Blind) -> None:
@@ -207,6 +217,20 @@ def _that_touch_rows(space: Space) -> Iterator[dict[str, Any]]:
                 if (one.key, value) not in seen:
                     seen.append((one.key, value))
                     yield {one.key: value}
+
+
+def _by_loss(space: Space, ready: Blind, plan: Plan) -> bool:
+    """Whether scoring at every look would take longer than what is trained between two, as with written answers or many
+    labels. Losses of several objectives cannot be compared.
+    """
+    varied = any(branch.objective is not None or any(one.key.startswith("objective.") for one in branch.dimensions)
+                 for branch in space.branches)
+    return not varied and bool(ready.rows.task == "open" or
+                           plan.seconds["evaluation"] > plan.seconds["training"] / _looks(plan))
+
+
+def _looks(plan: Plan) -> int:
+    return math.ceil(plan.steps / int(plan["training.evaluate_every"]))
 
 
 def _keys(space: Space) -> list[str]:
@@ -248,7 +272,7 @@ def _try_all(folder: Path, ahead: Ahead, study: Study, purse: Purse, limits: Lim
     told: dict[str, Any] = {
         "limit": None if math.isinf(limit) else limit, "memory_gb": _share_of_memory(ahead, workers),
         "purse": purse.to_json()}
-    watch.stage("search", None)
+    watch.stage("trials", None if math.isinf(limit) else int(limit) + len(UNTUNED))
     if workers == 1:
         worker_of(folder, **told, study=study, rows=ahead.rows).run(ended)
     else:
@@ -265,8 +289,9 @@ def worker_of(folder: Path, *, purse: Mapping[str, Any], limit: float | None, me
     recipe = recipes.load(folder / RECIPE)
     rows = rows or Rows(Silent())
     study = study or Study(folder, better=better(rows.of(recipe).metric), seed=recipe.seed)
-    return Worker(folder, with_values(recipe.given, {}), Space.from_json(read_json(folder / SPACE)["space"]), study,
-                  Purse(**purse), math.inf if limit is None else limit, memory_gb, number, rows=rows)
+    written = read_json(folder / SPACE)
+    return Worker(folder, with_values(recipe.given, {}), Space.from_json(written["space"]), study, Purse(**purse),
+                  math.inf if limit is None else limit, written["by_loss"], memory_gb, number, rows=rows)
 
 
 def _workers_that_fit(asked: int, plan: Plan, watch: Watcher) -> int:
@@ -282,16 +307,14 @@ def _share_of_memory(ahead: Ahead, workers: int) -> float | None:
     return None if workers == 1 else ahead.plan.available_bytes / workers / 2**30
 
 
-def _require_something_tried(best: Trial | None, study: Study, purse: Purse, folder: Path) -> Trial:
-    """The best trial, or a UserError where there is nothing to choose from."""
+def _require_something_tried(study: Study, purse: Purse, folder: Path) -> None:
+    """Raise a UserError where the budget was used up before anything but the defaults was tried, or nothing ended."""
     trials = study.trials()
-    tried = [one for one in trials if one.kind == DRAWN and one.state in ("finished", "stopped")]
-    if best is not None and (tried or not purse.bounds):
-        return best
-    spent, kept = purse.spent(trials), purse.kept_back(trials)
-    told = ", ".join(f"{spent[name]:,.4g} {name} spent and {kept.get(name, 0):,.4g} needed for the runs at the end, of "
-                     f"{bound:,.4g}" for name, bound in purse.bounds.items())
-    raise UserError(f"The budget leaves no room to try anything: {told}." if purse.bounds else
-                    "No recipe could be trained to its end.",
-                    fix=f"go on with a larger one: tuneloop search --resume {folder} --minutes …" if purse.bounds else
-                    f"see why in {folder / 'study.db'}, or try others in search.space")
+    if purse.bounds and not any(one.kind == DRAWN and one.state in ("finished", "stopped") for one in trials):
+        spent, kept = purse.spent(trials), purse.kept_back(trials)
+        told = ", ".join(f"{spent[name]:,.4g} {name} spent and {kept.get(name, 0):,.4g} needed for the runs at the "
+                         f"end, of {bound:,.4g}" for name, bound in purse.bounds.items())
+        raise UserError(f"The budget leaves no room to try anything: {told}.",
+                        fix=f"go on with a larger one: tuneloop search --resume {folder} --minutes …")
+    if study.best(*UNTUNED, DEFAULTS, DRAWN) is None:
+        raise UserError(f"No trial came to its end. {next((one.why for one in trials if one.why), '')}")

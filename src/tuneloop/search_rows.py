@@ -17,7 +17,7 @@ from tuneloop.recipe import Recipe
 from tuneloop.training.watch import Watcher
 from tuneloop.types import Rated
 
-DECIDING = ("base", "data", "evaluation", "goal", "objective", "seed")
+DECIDING = ("base", "data", "evaluation", "goal", "objective", "rewards", "seed")
 """Keys of a recipe that rows and tokens follow from; of the method just its virtual tokens, which take positions."""
 FEW_ROWS = 50       # with fewer, trials are told apart by luck
 

@@ -168,9 +168,10 @@ class Study:
         trial = self._all()[number]
         attempt, kind = trial.user_attrs.get("attempt", 1), trial.user_attrs.get("kind", DRAWN)
         known = any(one.user_attrs.get("retry_of") == number for one in self._all())
-        if kind == DRAWN and trial.params and attempt < ATTEMPTS and not known:
-            self.study.enqueue_trial(trial.params, user_attrs={"kind": DRAWN, "attempt": attempt + 1,
-                                                               "retry_of": number})
+        if not known and (kind != DRAWN or (trial.params and attempt < ATTEMPTS)):
+            noted = {"kind": kind, "attempt": attempt + 1, "retry_of": number}
+            self.study.enqueue_trial(trial.params, user_attrs=noted | (
+                {"values": trial.user_attrs["values"]} if "values" in trial.user_attrs else {}))
         study_id = self._storage.get_study_id_from_name(NAME)
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
         self._storage.set_trial_user_attr(trial_id, "why", CUT_OFF)

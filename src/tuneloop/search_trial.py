@@ -110,6 +110,7 @@ class Worker:
     study: Study
     purse: Purse
     limit: float                        # recipes that may be tried
+    by_loss: bool = False               # compare trials by the validation loss on their way
     memory_gb: float | None = None      # what training may use, where several workers share the machine
     number: int = 0
     bases: Bases = field(default_factory=Bases)
@@ -199,14 +200,12 @@ class Worker:
             return
         if running.look(watch.looks, self._standing(session, watch)):
             raise Stopped(f"not among the best third at look {watch.looks}, step {step} of {session.plan.steps}")
-        if over := self.purse.is_over(self.study.trials()):
+        if running.kind == DRAWN and (over := self.purse.is_over(self.study.trials())):
             raise Stopped(f"the budget of {over} is used up")
 
     def _standing(self, session: Session, watch: _Watch) -> float:
-        """The score on the validation rows; of answers that must be written the loss, which costs nothing more."""
-        varied = any(branch.objective is not None or any(one.key.startswith("objective.") for one in branch.dimensions)
-                     for branch in self.space.branches)     # losses of several objectives cannot be compared
-        if session.ready.rows.task == "open" and not varied:
+        """The score on the validation rows, or the loss there, which costs nothing more."""
+        if self.by_loss:
             return -self.study.sign * watch.loss
         return score(session.ready, session.answer("tuned").answers)
 

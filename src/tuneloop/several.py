@@ -15,6 +15,8 @@ from tuneloop.evaluation.goal import Goal
 from tuneloop.evaluation.intervals import Bootstrap, Measured
 from tuneloop.evaluation.report import SEEDS, write_report
 from tuneloop.evaluation.seeds import FEWEST_SEEDS, Recipe, recipe
+from tuneloop.evaluation.text import is_share, score
+from tuneloop.grading.metrics import METRICS
 from tuneloop.record import RunFolder, write_json
 from tuneloop.types import Answers
 
@@ -47,7 +49,8 @@ def together(runs: Sequence[RunFolder], resamples: int = 2000, seed: int = 0) ->
                                                                   for name in ("base", "tuned")], bootstrap)
         tuned.append(after)
         gains.append(after - before)
-    reached, gained = recipe(tuned, (0.0, 1.0)), recipe(gains, (-1.0, 1.0))
+    within = METRICS[metric].within
+    reached, gained = recipe(tuned, within), recipe(gains, within and (within[0] - within[1], within[1] - within[0]))
     checks = checks_of(Goal(**decided_here(certificates[0]["goal"])), metric, reached.mean, {"base": gained.mean},
                        len(asked[0]))
     verdict = verdict_of([check["verdict"] for check in checks])
@@ -99,6 +102,9 @@ def _sentence(metric: str, reached: Recipe, gained: Recipe) -> str:
     mean, gain = reached.mean, gained.mean
     sure = "better than the base" if gain.low > 0 else "worse than the base" if gain.high < 0 else (
         "not certainly better than the base")
-    return (f"Over {len(reached.of_seeds)} seeds the recipe is {sure}: {metric} {mean.value:.1%} (95 % interval "
-            f"{mean.low:.1%} to {mean.high:.1%}), {100 * gain.value:+.1f} points ({100 * gain.low:+.1f} to "
-            f"{100 * gain.high:+.1f}); between seeds it scatters by {100 * reached.spread:.1f} points.")
+    times, form, unit = (100, ".1f", " points") if is_share(metric) else (1, ".2f", "")
+    said, span = (score(metric, mean.value), score(metric, mean.low), score(metric, mean.high)), (
+        f"{times * gain.low:+{form}} to {times * gain.high:+{form}}")
+    return (f"Over {len(reached.of_seeds)} seeds the recipe is {sure}: {metric} {said[0]} (95 % interval {said[1]} to "
+            f"{said[2]}), {times * gain.value:+{form}}{unit} ({span}); between seeds it scatters by "
+            f"{times * reached.spread:{form}}{unit}.")

@@ -451,6 +451,7 @@ class Answers:
 
     `nll` is the sum in nats of -log p over the `tokens[i]` tokens of the reference answer with its end of turn; both
     are None for a rival that is no language model. `stopped` is None where the answer was chosen and not generated.
+    `rewards` are there where the recipe has some.
     """
 
     name: str                                 # base | tuned | rival ...
@@ -461,3 +462,4 @@ class Answers:
     confidence: list[float] | None = None     # probability of the chosen answer among the choices
     new_tokens: list[int] | None = None       # generated for each answer
     seconds: list[float] | None = None        # each answer took, alone or in a batch as it was asked
+    rewards: list[float] | None = None        # of each answer, by the recipe's graders

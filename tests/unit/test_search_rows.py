@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from toy import labels_csv, labels_recipe, write_jsonl
+from toy import labels_csv, labels_recipe, open_recipe, write_jsonl
 from tuneloop import recipe as recipes
 from tuneloop.errors import UserError
+from tuneloop.prepared import Prepared
 from tuneloop.recipe import Recipe
 from tuneloop.search import look_ahead
 from tuneloop.search_data import order_of, sizes_of
@@ -30,8 +31,6 @@ def changed(recipe: Recipe, values: dict[str, Any]) -> Recipe:
 
 def test_validation_rows_stand_where_the_test_rows_were(tmp_path: Path, tiny_llama: Path) -> None:
     recipe = recipe_in(tmp_path, tiny_llama)
-    from tuneloop.prepared import Prepared
-
     open_, blind = Prepared(recipe, Silent()), Blind(recipe, Silent())
     hidden = {row.prompt[-1].content for row in open_.test}
     assert len(hidden) == 20
@@ -136,6 +135,14 @@ def test_a_method_that_is_left_to_the_plan_is_chosen_once(tmp_path: Path, tiny_l
     assert not ahead.recipe.auto
 
 
+def test_written_answers_are_compared_by_their_loss_on_the_way(tmp_path: Path, tiny_llama: Path) -> None:
+    space = {"training.epochs": [1, 2]}
+    assert not look_ahead(recipe_in(tmp_path, tiny_llama, search={"space": space}), Silent()).by_loss
+    assert look_ahead(open_recipe(tmp_path, tiny_llama, search={"space": space}), Silent()).by_loss
+    varied = space | {"objective.label_smoothing": [0.0, 0.1]}
+    assert not look_ahead(open_recipe(tmp_path, tiny_llama, search={"space": varied}), Silent()).by_loss
+
+
 # ── parts of the training rows ───────────────────────────────────────────────────────────────────────────────────────
 
 def test_parts_are_nested_and_others_with_another_repeat(tmp_path: Path, tiny_llama: Path) -> None:
@@ -143,9 +150,9 @@ def test_parts_are_nested_and_others_with_another_repeat(tmp_path: Path, tiny_ll
     assert sorted(one) == sorted(other) == list(range(100))
     assert one != other
     blind = Blind(recipe_in(tmp_path, tiny_llama), Silent())
-    few, more = (blind.with_train(sorted(order_of(28, 0, 0)[:count])) for count in (7, 14))
+    few, more = (blind.with_train(sorted(order_of(28, 0, 0)[:count])) for count in (8, 20))
     assert set(few.rows.train) < set(more.rows.train) < set(blind.rows.train)
-    assert [len(part.rows.groups["train"]) for part in (few, more)] == [7, 14]
+    assert [len(part.rows.groups["train"]) for part in (few, more)] == [8, 20]
     assert few.plan().steps < more.plan().steps
     assert len(few.test) == len(blind.test)
 

@@ -58,6 +58,7 @@ class Rows:
     versions: dict[str, str]            # by part of a recipe that names a source: the id of all its rows
     files: list[FileState]              # that the rows were read from
     columns: dict[str, list[Any]] = field(default_factory=dict)     # that were asked for: a value for each test row
+    items: dict[Origin, Mapping[str, Any]] = field(default_factory=dict)    # where asked for: each row's columns
 
     @property
     def tokens(self) -> dict[str, list[Rendered]]:
@@ -84,12 +85,13 @@ class Rows:
 
 def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tokens: int | None, seed: int,
             kind: type[Any] = Conversation, shown: Mapping[str, Any] | None = None,
-            wanted: Mapping[str, str] | None = None) -> Rows:
+            wanted: Mapping[str, str] | None = None, *, keep_items: bool = False) -> Rows:
     """All rows that the recipe names, mended, checked, split and rendered as samples of `kind`.
 
     Paths count from `root`; `shown` has other names for the files of the parts, for people: a resumed run knows its
     files by absolute paths. `max_length_tokens` is what the base or the plan allows; the recipe's own limit may only be
-    lower. `wanted` are columns whose values for the test rows are kept, each with the key of the recipe that names it.
+    lower. `wanted` are columns whose values for the test rows are kept, each with the key of the recipe that names it;
+    `keep_items` keeps all columns of all rows but those mixed in.
     Raises UserError with all problems of all files at once.
     """
     files = _load(spec, root, kind, shown or {}, tokenizer)
@@ -133,6 +135,8 @@ def prepare(spec: DataSpec, root: Path, tokenizer: ChatTokenizer, max_length_tok
                 versions={part: loaded.identity for part, loaded in files.items()},
                 files=[file for loaded in files.values() for file in loaded.files],
                 columns={name: [of.get(row.origin) for row in kept["test"]] for name, of in said.items()},
+                items={item.origin: item.values for loaded in files.values() for item in loaded.items}
+                if keep_items else {},
                 labels=sorted(label_counts(chain(*own.values()))) if task == "labels" else [])
     return _with_canaries(made, spec, seed, kind, tokenizer, limit) if spec.canaries else made
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -16,11 +17,12 @@ from tuneloop.evaluation.intervals import LEVEL, Bootstrap, Interval, rows_neede
 from tuneloop.evaluation.power import advice
 from tuneloop.evaluation.safety.drop import Safety
 from tuneloop.evaluation.suites.catalog import Forgetting
-from tuneloop.grading.metrics import Metric, View, chosen, names
+from tuneloop.evaluation.text import change, is_share, score
+from tuneloop.grading.metrics import METRICS, Metric, View, chosen, names
 from tuneloop.types import Answers, Sample
 
 SCHEMA_VERSION = 1
-PERPLEXITY = "perplexity"
+PERPLEXITY, REWARD = "perplexity", "reward"
 Task = Literal["labels", "open", "pairs"]
 Verdict = Literal["met", "not met", "undecided"]
 PERMUTATIONS = 1999     # behind every p-value
@@ -98,7 +100,7 @@ def goal_metric(goal: Goal, task: Task) -> str:
     fitting = names(task)
     if goal.metric == "auto":
         return fitting[0]
-    if goal.metric not in fitting:
+    if goal.metric not in fitting and not (goal.metric == REWARD and METRICS[REWARD].fits(task)):
         kind = {"labels": "labels", "open": "open answers", "pairs": "pairs"}[task]
         raise UserError(f"goal.metric is {goal.metric}, but the answers of this data are {kind}.",
                         wanted=f"one of {', '.join(fitting)}, or auto", fix=f"set goal.metric={fitting[0]}")
@@ -107,8 +109,12 @@ def goal_metric(goal: Goal, task: Task) -> str:
 
 def stacks_of(task: Task, references: Sequence[str], models: Sequence[Answers], samples: Sequence[Sample] = (),
               more: Sequence[str] = ()) -> tuple[list[Stack], list[str]]:
-    """Every metric of the task, and `more`, over the models that it fits; and what a reader must know of that."""
+    """Every metric of the task, and `more`, over the models that it fits; and what a reader must know of that.
+
+    The reward is measured wherever answers have one.
+    """
     stacks, notes = [], []
+    more = [*more, *([REWARD] if any(model.rewards is not None for model in models) else [])]
     views = [View(references, model, samples) for model in models]
     for metric in chosen(task, list(dict.fromkeys([*names(task), *more]))):
         fitting = [view for view in views if not metric.view or _fits(metric, view)]
@@ -206,12 +212,13 @@ def _number(bound: float) -> str:
 def _sentence(verdict: Verdict, metric: str, scores: dict[str, dict[str, Interval]], gain: Interval,
               checks: Sequence[dict[str, Any]], rows: int) -> str:
     """One plain line: what moved, by how much, how sure, on how many rows; and which bound was not reached."""
-    before, after = f"{scores['base'][metric].value:.1%}", f"{scores['tuned'][metric].value:.1%}"
+    before, after = (score(metric, scores[name][metric].value) for name in ("base", "tuned"))
     moved = (f"stayed at {after}" if before == after
              else f"{'rose' if gain.value > 0 else 'fell'} from {before} to {after}")
     spoken = _SPOKEN.get(metric, metric.replace("_", " "))
-    told = (f"{verdict.upper()}: {spoken} {moved} ({_points(gain.value)} points, "
-            f"{LEVEL:.0%} interval {_points(gain.low)} to {_points(gain.high)}) on {rows:,} held-out rows")
+    say, unit = (_points, " points") if is_share(metric) else (partial(change, metric), "")
+    told = (f"{verdict.upper()}: {spoken} {moved} ({say(gain.value)}{unit}, "
+            f"{LEVEL:.0%} interval {say(gain.low)} to {say(gain.high)}) on {rows:,} held-out rows")
     return "; ".join([told, *(_shortfall(check) for check in checks if check["verdict"] != "met")]) + "."
 
 

@@ -62,7 +62,7 @@ def stack_of_answers(metric: Metric, views: Sequence[View]) -> Stack:
     return Stack(metric.name, names, rows, _mean_over(measured), measured, metric.within, metric.better != "lower")
 
 
-_OF_ROWS = ("texts", "nll", "tokens", "stopped", "confidence", "new_tokens")
+_OF_ROWS = ("texts", "nll", "tokens", "stopped", "confidence", "new_tokens", "rewards")
 """What a metric may look at in Answers."""
 
 

@@ -131,21 +131,24 @@ def check(check: Mapping[str, Any]) -> Row:
     what, _, other = check["what"].partition(" − ")
     gain, loss = bool(other), "≤" in what
     signed = gain or loss
-    say = points if signed else percent
+    of = check["what"].split(" ")[0]
+    shares = loss or is_share(of)
+    say, times, sign = partial(change, of) if signed else partial(score, of), 100 if shares else 1, "%" * shares
 
     def tick(value: float) -> str:
-        return (f"{100 * value:+.3g}".replace("-", "−") if value else "0") if signed else f"{100 * value:.3g}%"
+        value *= times
+        return (f"{value:+.3g}".replace("-", "−") if value else "0") if signed else f"{value:.3g}{sign}"
 
-    metric = metric_name(check["what"].split(" ")[0])
-    bound = f"{abs(100 * check['bound']):.1f} points"
+    metric, unit = metric_name(of), " points" * shares
+    bound = f"{abs(100 * check['bound']):.1f} points" if shares else score(of, abs(check["bound"]))
     title = (f"{what.partition(' ≤')[0].capitalize()} of at most {bound}" if loss
              else f"{metric} {_by_how_much(check['bound'], bound)} that of the "
                   f"{model_name(other.partition(' >')[0]).lower()}" if gain
-             else f"{metric} of at least {percent(check['bound'])}")
+             else f"{metric} of at least {score(of, check['bound'])}")
     return dict(check) | {"title": title, "at": _whisker(axis, check), "bound_at": axis.at(check["bound"]),
                           "ticks": [(tick(v), place) for v, place in axis.ticks(4)], "loss": loss,
                           "value_text": say(check["value"]), "bound_text": say(check["bound"]),
-                          "interval_text": f"{span(check, say)}{' points' if signed else ''}"}
+                          "interval_text": f"{span(check, say)}{unit if signed else ''}"}
 
 
 def _by_how_much(bound: float, spoken: str) -> str:

@@ -138,8 +138,8 @@ class Judge:
 
     def grade(self, prompts: Sequence[str], answers: Sequence[str], references: Sequence[str] | None = None, *,
               rows: Sequence[str] = (), progress: Progress | None = None) -> Grades:
-        """How good each answer is, from 1 to 5; the judge sees the references where they are given. `rows` as above."""
-        shown = [_REFERENCE.format(reference=r) for r in references] if references is not None else [""] * len(prompts)
+        """How good each answer is, from 1 to 5; the judge sees the references that are not blank. `rows` as above."""
+        shown = [_REFERENCE.format(reference=r) if r.strip() else "" for r in references or [""] * len(prompts)]
         asked = [_ONE.format(rubric=self.rubric, prompt=prompt, answer=answer, reference=reference)
                  for prompt, answer, reference in zip(prompts, answers, shown, strict=True)]
         replies = self._ask(asked, rows, progress)

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from tuneloop.grading import classification, corpus, likelihood, numbers, programs, structured, texts, tool_calls
+from tuneloop.grading import (
+    classification,
+    corpus,
+    likelihood,
+    numbers,
+    programs,
+    rewarded,
+    structured,
+    texts,
+    tool_calls,
+)
 from tuneloop.grading.likelihood import perplexity
 from tuneloop.grading.registry import (
     METRICS,
@@ -18,7 +28,7 @@ from tuneloop.grading.registry import (
     names,
 )
 
-FILES = (classification, texts, corpus, numbers, structured, tool_calls, programs, likelihood)
+FILES = (classification, texts, corpus, numbers, structured, tool_calls, programs, likelihood, rewarded)
 """Where metrics are; a new file of metrics is named here."""
 
 __all__ = ["FILES", "METRICS", "Kind", "Metric", "Options", "Scores", "Statistic", "View", "chosen", "mean_of",

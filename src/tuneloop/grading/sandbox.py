@@ -231,8 +231,9 @@ class _Sandbox:
 
 
 def _environment() -> dict[str, str]:
-    """None, but for what Windows cannot start a process without."""
-    return {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}
+    """None, but for one thread for libraries, and what Windows cannot start a process without."""
+    kept = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}
+    return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 class _Reader:

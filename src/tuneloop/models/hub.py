@@ -55,12 +55,16 @@ def cached(hub_id: str) -> Path | None:
         return None
 
 
-def download(hub_id: str) -> Path:
-    """Download `hub_id` into the hub's own cache; a download that was cut off goes on where it stopped."""
+def download(hub_id: str, only: str | None = None) -> Path:
+    """Download `hub_id`, or the one file `only` of it, into the hub's own cache.
+
+    A download that was cut off goes on where it stopped.
+    """
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(hub_id, etag_timeout=ANSWER_SECONDS, **FILES))
+        return Path(snapshot_download(hub_id, etag_timeout=ANSWER_SECONDS,
+                                      **({"allow_patterns": [only]} if only else FILES)))
     except Exception as error:      # as above
         raise UserError(f"The download of {hub_id} stopped: {error}",
                         fix="run the command again: it goes on where it stopped") from error

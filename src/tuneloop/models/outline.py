@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from functools import cache
+import functools
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from tuneloop.errors import UserError
+from tuneloop.models import cache, hub
 from tuneloop.models.aliases import aliases
 from tuneloop.models.formula import tensors_of
+from tuneloop.models.resolve import HUB_ID, missing_parts
 from tuneloop.models.shape import Shape, read_config, shape_of, weight_files
 from tuneloop.spec import Spec
 
@@ -28,7 +30,7 @@ class Outline(Spec):
     """What its config.json says of the shape."""
 
 
-@cache
+@functools.cache
 def outlines() -> dict[str, Outline]:
     """All shapes of shapes.yaml, by name, in the order of the file."""
     import yaml
@@ -37,7 +39,7 @@ def outlines() -> dict[str, Outline]:
     return {name: Outline(**entry) for name, entry in listed.items()}
 
 
-@cache
+@functools.cache
 def shape_named(name: str) -> Shape:
     """The shape called `name` in shapes.yaml. Raises UserError."""
     if name not in outlines():
@@ -67,6 +69,31 @@ def outline_of(base: str, root: Path) -> Shape | None:
         raise UserError(f"Unknown base '{base}'.", fix=f"did you mean '{near[0]}'?",
                         wanted=f"a base, or to plan without one a shape: {', '.join(outlines())}")
     return None
+
+
+def remote_outline(base: str, root: Path) -> Shape | None:
+    """The shape of a base that would have to be fetched, from its config.json alone; None for one that is here.
+
+    Raises UserError where the hub does not have it, or does not answer.
+    """
+    if alias := aliases().get(base.lower()):
+        here = cache.base_folder(alias.name).is_dir() or _on_hubs_cache(alias.hub)
+        return None if here else shape_named(alias.name)
+    if (root / Path(base).expanduser()).exists() or not HUB_ID.fullmatch(base) or _on_hubs_cache(base):
+        return None
+    try:
+        hub.ask(base)
+    except hub.NoAnswerError as error:
+        raise UserError(f"The base {base} is not on this machine, and {error}.",
+                        fix=f"try again with a connection, or plan by a shape: {', '.join(outlines())}") from error
+    folder = hub.download(base, only="config.json")
+    config = read_config(folder)
+    return shape_of(config, folder, tensors_of(config))
+
+
+def _on_hubs_cache(hub_id: str) -> bool:
+    folder = hub.cached(hub_id)
+    return folder is not None and not missing_parts(folder)
 
 
 def _is_config_alone(folder: Path) -> bool:

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from tuneloop.errors import UserError
-from tuneloop.grading.judge import Judge
+from tuneloop.grading.judge import Judge, asked
 from tuneloop.people.desk import Work, checked_name
 from tuneloop.people.items import Item, Verdict, better, equal
 from tuneloop.people.questions import digest
@@ -29,6 +29,10 @@ class ByModel:
     before: int             # known from before
     unreadable: int         # items whose reply gave no clear verdict
     place_decided: float    # of the pairs read in both orders the share in which the place won; nan for none
+
+    def to_json(self) -> dict[str, Any]:
+        place = None if math.isnan(self.place_decided) else self.place_decided
+        return asdict(self) | {"place_decided": place}
 
     def lines(self) -> list[str]:
         """For the terminal."""

@@ -55,7 +55,7 @@ class Attention:
                 "not known yet": "not known yet whether they read"}[self.state]
         why = [f"{self.same} of {self.again} items shown again got the same verdict "
                f"({self.same_by_chance:.1f} by chance)"] * bool(self.again)
-        why += [f"nonsense was told from an answer {self.told} of {self.nonsense} times"] * bool(self.nonsense)
+        why += [f"nonsense was told from an answer in {self.told} of {self.nonsense} tests"] * bool(self.nonsense)
         return f"{self.annotator}: {said}" + (f": {', and '.join(why)}" if why else "")
 
     def to_json(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuneloop.errors import UserError
@@ -94,13 +93,3 @@ class BlindRun:
         left, right = digest(pair.left), digest(pair.right)
         sides: dict[str, Verdict] = {"first": "left", "second": "right", "tie": "tie", "bad": "both_bad"}
         return Judgement(pair.pair, sides[said.verdict.relation(left, right)], said.annotator, said.seconds)
-
-
-def refuse_for_runs(given: Sequence[tuple[str, bool]]) -> None:
-    """Raise a UserError for options that mean nothing for a run."""
-    for option, is_given in given:
-        if is_given:
-            raise UserError(f"{option} is not for the blind pairs of a run.", wanted={
-                "--export": "a file of collected answers: these are test rows, and a model must not learn from them",
-                "--judge": "people: what a model says of a run stands under evaluation.judge of its recipe",
-            }.get(option, "a file of collected answers"))

@@ -285,8 +285,8 @@ KEYS: dict[Ask, tuple[Key, ...]] = {
     "thumbs": (
         Key(("1", "+"), "Good", "thumb_up", lambda shown: Verdict(liked=True)),
         Key(("2", "-"), "Bad", "thumb_down", lambda shown: Verdict(liked=False))),
-    "stars": tuple(Key((str(n),), label, "star", _rated(n))
-                   for n, label in enumerate(("Useless", "Poor", "Fair", "Good", "Ideal"), 1)),
+    "stars": tuple(Key((str(n),), f"{n} {label}", "star", _rated(n))
+                   for n, label in enumerate(("useless", "poor", "fair", "good", "ideal"), 1)),
 }
 
 

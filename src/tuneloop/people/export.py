@@ -28,6 +28,7 @@ from tuneloop.types import Conversation, Message, Preference, Ranked, Rated, Rol
 
 Format = Literal["preference", "kto", "ranked", "sft", "rollouts"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+Sources = Literal["person", "model", "all"]
 GOOD_STARS, BAD_STARS = 4, 2        # from here on an answer is liked, down to here it is not
 _WRITTEN = {"sft": "chat"}          # formats that go by another name among the writers
 
@@ -57,7 +58,7 @@ class Exported:
 
 
 def select(store: Judgements, *, only: Sequence[str] = (), without: Sequence[str] = (),
-           source: Literal["person", "model", "all"] = "person") -> list[Said]:
+           source: Sources = "person") -> list[Said]:
     """The last words of some annotators. Raises a UserError for a name that nobody has, and where nothing is left."""
     store.look()
     names = store.annotators(None if source == "all" else source)
@@ -77,8 +78,6 @@ def select(store: Judgements, *, only: Sequence[str] = (), without: Sequence[str
 def export(questions: Mapping[str, Question], standing: Sequence[Said], form: Format, *,
            each: bool = False) -> Exported:
     """Rows of a format. Raises a UserError where there would be none."""
-    if form not in FORMATS:
-        raise UserError(f"{form!r} is no format of judgements.", wanted=f"one of: {', '.join(FORMATS)}")
     if each and form not in ("preference", "kto"):
         raise UserError(f"A row of {form} is what several judgements say together.", fix="leave out --each")
     result = Exported()

@@ -18,6 +18,7 @@ COMMON = (("u", "undo what was said last"), ("s", "skip: it comes again at the e
           ("c", "write a comment; Enter leaves it"), ("e", "edit an answer to what it should have been"),
           ("?", "this help"))
 ROWS = {4: "four", 5: "five"}
+ARROWS = {"ArrowLeft": "←", "ArrowRight": "→"}
 
 
 class JudgePage:
@@ -55,13 +56,11 @@ class JudgePage:
         share = progress.done / progress.total if progress.total else 1
         with ui.element("div").classes("inside"):
             ui.label(self.room.title).classes("brand")
-            ui.element("div").classes("grow")
-            ui.label(self._agreement()).classes("quiet nowrap wide")
             ui.label(f"{progress.done:,} of {progress.total:,}").classes("nowrap").props('aria-label="progress"')
-            ui.button(self.desk.annotator, icon="person", on_click=lambda: ui.navigate.to("/overview")).props(
-                "flat dense no-caps padding='xs sm' aria-label='overview'").style("color: var(--quiet)")
-            ui.button(icon="help_outline", on_click=lambda: self.help.open()).props(
-                "flat dense round aria-label='help'").style("color: var(--quiet)")
+            ui.label(self._agreement()).classes("quiet nowrap wide")
+            ui.element("div").classes("grow")
+            _small(self.desk.annotator, "person", lambda: ui.navigate.to("/overview"), "overview")
+            _small("", "help_outline", lambda: self.help.open(), "help")
         ui.linear_progress(share, show_value=False, size="3px").props('aria-hidden="true"')
 
     def _agreement(self) -> str:
@@ -85,7 +84,7 @@ class JudgePage:
                 with ui.element("div").classes("turn"):
                     ui.label("Prompt" if len(turns) == 1 else turn.role.capitalize()).classes("label")
                     _said(turn.content)
-        with ui.element("section").classes("answers"):
+        with ui.element("section").classes("answers" + " single" * (len(showing.answers) == 1)):
             for place in range(len(showing.answers)):
                 self._answer(showing, place)
 
@@ -104,11 +103,10 @@ class JudgePage:
                     ui.button("next best" if rank is None else f"place {rank}",
                               on_click=lambda: self._order(str(place + 1))).props(
                         "dense no-caps unelevated padding='xs sm'" + " outline" * (rank is None))
-                ui.element("div").classes("grow").style("flex: 1")
+                ui.element("div").classes("grow")
                 if self.desk.draft(place) != showing.texts[place]:
                     ui.label("edited").classes("state reads")
-                ui.button(icon="edit", on_click=lambda: self._edit(place)).props(
-                    f'flat dense round size="sm" aria-label="edit answer {place + 1}"').style("color: var(--quiet)")
+                _small("", "edit", lambda: self._edit(place), f"edit answer {place + 1}")
             _said(showing.texts[place])
 
     def _finished(self) -> None:
@@ -134,14 +132,14 @@ class JudgePage:
                     for key in keys:
                         _button(key.label, key.icon, key.keys[0], lambda key=key: self._judge(key))
                     if showing.item.ask == "order":
-                        _button("As good as the last", "link", "=", lambda: self._order("="))
+                        _button("Same place next", "link", "=", lambda: self._order("="))
                         _button("Save the order", "check", "Enter", self._save_order,
                                 main=self.ranking.verdict(showing.answers) is not None)
             with ui.element("div").classes("more"):
-                for label, icon, act in (("Undo", "undo", self._undo), ("Skip", "skip_next", self._skip)):
-                    ui.button(label, icon=icon, on_click=act).props("flat dense no-caps padding='xs sm'")
+                _small("Undo", "undo", self._undo)
+                _small("Skip", "skip_next", self._skip)
                 if showing is not None:
-                    self.comment = ui.input(placeholder="Comment").props("dense borderless aria-label='comment'").on(
+                    self.comment = ui.input(placeholder="Comment").props("dense outlined aria-label='comment'").on(
                         "keydown.enter", lambda: self.comment.run_method("blur"))
 
     def _help(self) -> Any:
@@ -150,7 +148,8 @@ class JudgePage:
         with ui.dialog() as dialog, ui.card().style("max-width: 30rem; background: var(--card)"):
             ui.label("Keys").classes("label")
             with ui.element("table").classes("people"):
-                rows = [("/".join(key.keys), key.label) for key in KEYS[self.desk.work.ask]]
+                rows = [(" or ".join(ARROWS.get(name, name) for name in key.keys), key.label)
+                        for key in KEYS[self.desk.work.ask]]
                 rows += [("1 2 3 …", "the next best answer"), ("=", "the next one is as good as the last"),
                          ("Backspace", "take one back"), ("Enter", "save the order")] * (self.desk.work.ask == "order")
                 for keys, what in (*rows, *COMMON):
@@ -256,7 +255,7 @@ class JudgePage:
             ui.label("What should the answer have been?").classes("label")
             if len(showing.answers) > 1:
                 ui.toggle([str(i + 1) for i in range(len(showing.answers))], value=str(place + 1),
-                          on_change=lambda event: choose(event.value)).props("dense unelevated no-caps")
+                          on_change=lambda event: choose(event.value)).props("unelevated no-caps padding='xs md'")
             text: ui.textarea = ui.textarea(value=self.desk.draft(place)).props(
                 'outlined autogrow autofocus dir="auto" aria-label="ideal answer"').style("width: 100%").on(
                 "keydown.ctrl.enter", save)
@@ -293,11 +292,18 @@ def _said(text: str) -> None:
     said(text)
 
 
+def _small(label: str, icon: str, act: Callable[[], object], aria: str = "") -> None:
+    from nicegui import ui
+
+    ui.button(label, icon=icon, on_click=act, color=None).classes("small").props(
+        "flat dense no-caps padding='xs sm'" + (f' aria-label="{aria}"' if aria else ""))
+
+
 def _button(label: str, icon: str, key: str, act: Any, *, main: bool = False) -> None:
     from nicegui import ui
 
-    with ui.button(on_click=act).props("unelevated no-caps").classes("main" if main else ""):
-        ui.icon(icon).style("margin-right: .4rem")
+    with ui.button(on_click=act, color=None).props("unelevated no-caps").classes("main" if main else ""):
+        ui.icon(icon)
         ui.label(label)
         with ui.element("kbd").props('aria-hidden="true"'):
             ui.label(key).style("display: inline")

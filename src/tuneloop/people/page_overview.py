@@ -29,9 +29,10 @@ def show_overview(room: Room) -> None:
             ui.label("Nobody has judged anything yet.").classes("quiet")
         else:
             _people(found.people, found.items)
-            for one in found.people:
-                if one.again or one.nonsense:
-                    ui.label(one.sentence() + ".").classes("quiet")
+            with ui.element("div").style("margin-top: .75rem"):
+                for one in found.people:
+                    if one.again or one.nonsense:
+                        ui.label(one.sentence() + ".").classes("quiet")
         heading("Agreement")
         for told in [one.sentence() for one in found.agreements] or ["Two people have judged nothing in common yet."]:
             ui.label(told + "." * (not told.endswith("."))).classes("said")

@@ -113,21 +113,20 @@ def best_cell(question: Question, cells: Sequence[Cell]) -> tuple[Cell, str]:
     """By the rule of `auto` a method for each machine; of these the one here if it does within a day, else the
     cheapest, else the fastest. What needs several devices comes after all that needs one.
     """
-    for usable in ([one for one in cells if one.usable and one.devices_used == 1], [one for one in cells if one.usable]):
-        offers = [_best_on(question.case, [one for one in cells if one.hardware == name], usable)
-                  for name in dict.fromkeys(one.hardware for one in usable)]
-        if not offers:
-            continue
-        near = [found for found in offers if found[0].hardware.startswith("here")
-                and found[0].total_seconds <= auto.LONGEST_HOURS * 3600]
-        priced = [found for found in offers if found[0].usd is not None]
-        best, why = min(near or priced or offers,
-                        key=lambda found: (found[0].total_seconds if found in near else found[0].usd
-                                           or found[0].total_seconds))
-        if len(offers) > 1 and not near:
-            why += f"; of the machines asked about it is the {'cheapest' if priced else 'fastest'}"
-        return best, why
-    raise RuntimeError("no method fits anywhere")
+    usable = [one for one in cells if one.usable and one.devices_used == 1] or [one for one in cells if one.usable]
+    offers = [_best_on(question.case, [one for one in cells if one.hardware == name], usable)
+              for name in dict.fromkeys(one.hardware for one in usable)]
+    near = [found for found in offers if found[0].hardware.startswith("here")
+            and found[0].total_seconds <= auto.LONGEST_HOURS * 3600]
+    if near:
+        return min(near, key=lambda found: found[0].total_seconds)
+    priced = [found for found in offers if found[0].usd is not None]
+    best, why = min(priced, key=lambda found: found[0].usd or 0.0) if priced else \
+        min(offers, key=lambda found: found[0].total_seconds)
+    if len(offers) > 1:
+        among = "machines with a price" if priced else "machines asked about"
+        why += f"; of the {among} it is the {'cheapest' if priced else 'fastest'}"
+    return best, why
 
 
 def _best_on(case: auto.Circumstances, cells: Sequence[Cell], usable: Sequence[Cell]) -> tuple[Cell, str]:

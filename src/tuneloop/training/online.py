@@ -11,9 +11,9 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from tuneloop.compute.cut import cut_step
 from tuneloop.compute.model import ForestModel
 from tuneloop.compute.passes import passes
 from tuneloop.errors import TrainingFailed, UserError
+from tuneloop.grading.rewards import Rewarded
 from tuneloop.inference.local import Local, answer
 from tuneloop.objectives.base import Objective
 from tuneloop.record import write_atomic
@@ -38,20 +39,8 @@ KEPT = ("old_logprobs", "old_values")
 Scores = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Rewarded:
-    """Rewards of n answers, and how they came about."""
-
-    rewards: Scores                                             # (n,)
-    parts: Mapping[str, Scores] = field(default_factory=dict)   # grader -> (n,)
-    failures: int = 0                                           # answers that a grader could not grade
-
-
-class Reward(Protocol):
-    """What is good about answers; `rendered` are they as tokens, after their prompts."""
-
-    def __call__(self, samples: Sequence[Conversation], answers: Sequence[str],
-                 rendered: Sequence[Rendered]) -> Rewarded: ...
+Reward = Callable[[Sequence[Conversation], Sequence[str]], Rewarded]
+"""What answers to these rows are worth: `grading.rewards.Rewards.score`, or anything like it."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +117,10 @@ class Online:
         if not self.held_out:
             return None
         greedy = Sampling(self.settings.spec.max_new_tokens)
-        done, rendered = self._answers(self.held_out, [greedy] * len(self.held_out))
+        done, _ = self._answers(self.held_out, [greedy] * len(self.held_out))
         texts = [d.text for d in done]
-        found = self.reward(self.held_out, texts, rendered).rewards
-        judged = self.judge(self.held_out, texts, rendered).rewards if self.judge else None
+        found = self.reward(self.held_out, texts).rewards
+        judged = self.judge(self.held_out, texts).rewards if self.judge else None
         since = max((look.step for look in self._looks), default=0) // self.settings.steps_per_round
         rounds = [entry["reward_mean"] for entry in self._rounds if entry["round"] >= since] or [float(found.mean())]
         look = Look(step, found.tolist(), None if judged is None else judged.tolist(),
@@ -178,7 +167,7 @@ class Online:
         asked = [self.prompts[i] for i in chosen for _ in range(spec.per_prompt)]
         seeds = np.random.SeedSequence([seed, number]).generate_state(len(asked)).tolist()
         done, rendered = self._answers(asked, [Sampling(spec.max_new_tokens, temperature=1.0, seed=s) for s in seeds])
-        found = self.reward(asked, [d.text for d in done], rendered)
+        found = self.reward(asked, [d.text for d in done])
         if not np.isfinite(found.rewards).all():
             raise TrainingFailed("A reward is not finite.", fix="mend the grader: every answer needs a number")
         old = self._columns(rendered, self.objective.needs & {"values"}) if self.settings.steps_per_round > 1 else []

@@ -13,9 +13,10 @@ import pytest
 
 from tiny import FAMILIES, tiny_base, tiny_config, tiny_tokenizer
 from tuneloop.errors import UserError
+from tuneloop.models import hub
 from tuneloop.models.aliases import aliases
 from tuneloop.models.formula import tensors_of
-from tuneloop.models.outline import outline_of, outlines, shape_named
+from tuneloop.models.outline import outline_of, outlines, remote_outline, shape_named
 from tuneloop.models.shape import read_shape
 
 MORE = ("gemma2", "phi3", "gpt_neox", "opt")       # families with a form of their own beside the tiny bases
@@ -101,6 +102,42 @@ def test_names_are_shapes_aliases_or_nearly_shapes(tmp_path: Path) -> None:
         outline_of("70b-lik", tmp_path)
     with pytest.raises(UserError, match="did you mean 'gpt3-175b'"):
         shape_named("gpt-175b")
+
+
+def test_what_would_be_fetched_is_known_by_its_config_alone(tmp_path: Path, own_cache: Path,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def download(hub_id: str, only: str | None = None) -> Path:
+        asked.append((hub_id, only))
+        (tmp_path / "config.json").write_text(json.dumps(outlines()["8b-like"].config))
+        return tmp_path
+
+    monkeypatch.setattr(hub, "cached", lambda hub_id: None)
+    monkeypatch.setattr(hub, "ask", lambda hub_id: None)
+    monkeypatch.setattr(hub, "download", download)
+    found = remote_outline("org/name", tmp_path)
+    assert found is not None
+    assert found.parameters == 8_030_261_248
+    assert asked == [("org/name", "config.json")]
+    alias = remote_outline("qwen3-0.6b", tmp_path)
+    assert alias is not None
+    assert alias.parameters == 596_049_920
+    (tmp_path / "local").mkdir()
+    assert remote_outline("local", tmp_path) is None
+
+
+def test_what_is_here_is_planned_from_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = tiny_base(tmp_path / "base")
+    monkeypatch.setattr(hub, "cached", lambda hub_id: base)
+    assert remote_outline("org/name", tmp_path) is None
+    assert remote_outline("qwen3-0.6b", tmp_path) is None
+
+
+def test_without_the_hub_a_shape_is_offered(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE") as caught:
+        remote_outline("org/name", tmp_path)
+    assert "70b-like" in caught.value.fix
 
 
 @pytest.mark.parametrize(("change", "said"), [

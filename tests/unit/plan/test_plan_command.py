@@ -63,6 +63,16 @@ def test_machines_and_methods_by_name(folder: Path) -> None:
     assert cells["aws-p4d", "lora"]["trainable"] == 4 * 2 * (2 * 64 + 2 * 48 + 3 * 96)      # the recipe's rank of 4
 
 
+def test_what_does_not_fit_here_may_fit_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = replace(prepared.hardware.here(), available_bytes=100 * 2**20)
+    monkeypatch.setattr(prepared.hardware, "here", lambda: small)
+    cells = plan(folder, "--on", "here,l4", "--methods", "lora")["comparison"]["cells"]
+    assert [one["fits"] for one in cells] == ["refused", "yes"]
+    assert "does not fit in memory" in cells[0]["why"]
+    with pytest.raises(UserError, match="does not fit in memory"):
+        plan(folder)
+
+
 def test_a_price_of_ones_own(folder: Path) -> None:
     [cell] = plan(folder, "--on", "l4", "--methods", "lora", "--price", "2")["comparison"]["cells"]
     assert cell["usd_per_hour"] == 2

@@ -14,32 +14,26 @@ import torch
 from tiny import tiny_base
 from tuneloop.compute.model import ForestModel
 from tuneloop.errors import TrainingFailed, UserError
+from tuneloop.grading.rewards import Rewarded
 from tuneloop.inference.local import Local, in_use
 from tuneloop.methods.lora import Method
 from tuneloop.models.load import load_model
 from tuneloop.models.tokenizer import ChatTokenizer
 from tuneloop.objectives import dpo, grpo, ppo, rloo
 from tuneloop.training.loop import Settings, fit
-from tuneloop.training.online import Online, Rewarded
+from tuneloop.training.online import Online
 from tuneloop.training.online import Settings as Rounds
 from tuneloop.training.rollout_spec import RolloutSpec
-from tuneloop.types import Conversation, Message, Origin, Rendered
+from tuneloop.types import Conversation, Message, Origin
 
 PROMPTS = [Conversation((Message("user", f"arm {i}?"), Message("assistant", "")), Origin("arms", i + 1))
            for i in range(8)]
 Lines = list[dict[str, Any]]
 
 
-class Arm:
-    """1 for an answer that begins with one token of the lower half of the vocabulary, else 0."""
-
-    def __init__(self, vocab: int) -> None:
-        self.half = vocab // 2
-
-    def __call__(self, samples: Sequence[Conversation], answers: Sequence[str],
-                 rendered: Sequence[Rendered]) -> Rewarded:
-        first = [int(r.ids[len(r) - r.supervised]) for r in rendered]
-        return Rewarded(np.array([float(token < self.half) for token in first]))
+def arm(samples: Sequence[Conversation], answers: Sequence[str]) -> Rewarded:
+    """1 for an answer that begins with a letter of the first half of the alphabet, else 0."""
+    return Rewarded(np.array([float(answer[:1].lower() in tuple("abcdefghijklm")) for answer in answers]))
 
 
 class Bandit:
@@ -57,7 +51,7 @@ class Bandit:
         self.tokenizer = ChatTokenizer(folder)
         self.local = Local(tuned, self.tokenizer, adapter=in_use(tuned))
         self.method, self.spec = method, spec
-        self.reward = reward or Arm(model.config.vocab_size)
+        self.reward = reward or arm
         self.settings = Settings(**{  # type: ignore[arg-type]
             "steps": 12, "batch_size": 4, "learning_rate": 0.03, "schedule": "constant", "warmup": 0.0,
             "weight_decay": 0.0, "max_grad_norm": 1.0, "token_budget": 2000, "evaluate_every": 4,
@@ -100,7 +94,7 @@ OBJECTIVES = {"ppo": ppo.Objective(beta=0.0), "grpo": grpo.Objective(beta=0.01),
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_bandit_is_solved(name: str, base: Path, tmp_path: Path) -> None:
-    """The best arm is known: tokens of the lower half, which a fresh policy takes about every other time."""
+    """The best arms are known: a fresh policy takes one about every other time."""
     steps = [line for line in Bandit(base, OBJECTIVES[name], SPEC, steps=30).train(tmp_path) if line["event"] == "step"]
     rewards = [line["rollout_reward_mean"] for line in steps]
     assert np.mean(rewards[:2]) < 0.75
@@ -178,7 +172,7 @@ def replace_spec(**changes: Any) -> RolloutSpec:
 
 
 def test_a_reward_that_is_no_number_stops_the_training(base: Path, tmp_path: Path) -> None:
-    def reward(samples: Sequence[Conversation], answers: Sequence[str], rendered: Sequence[Rendered]) -> Rewarded:
+    def reward(samples: Sequence[Conversation], answers: Sequence[str]) -> Rewarded:
         return Rewarded(np.full(len(answers), np.nan))
 
     with pytest.raises(TrainingFailed, match="not finite"):
@@ -186,7 +180,7 @@ def test_a_reward_that_is_no_number_stops_the_training(base: Path, tmp_path: Pat
 
 
 def test_where_all_rewards_are_alike_training_ends_and_says_so(base: Path, tmp_path: Path) -> None:
-    def reward(samples: Sequence[Conversation], answers: Sequence[str], rendered: Sequence[Rendered]) -> Rewarded:
+    def reward(samples: Sequence[Conversation], answers: Sequence[str]) -> Rewarded:
         return Rewarded(np.ones(len(answers)))
 
     lines = Bandit(base, OBJECTIVES["rloo"], SPEC, reward).train(tmp_path)

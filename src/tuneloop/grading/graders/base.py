@@ -19,7 +19,7 @@ from tuneloop.errors import UserError
 from tuneloop.grading.structured import is_json
 from tuneloop.grading.tool_calls import calls_in
 from tuneloop.spec import Spec
-from tuneloop.types import Completion, Request, Sample, Sampling
+from tuneloop.types import Completion, Rendered, Request, Sample, Sampling
 
 if TYPE_CHECKING:
     from tuneloop.inference.backend import Backend
@@ -29,6 +29,8 @@ Flag = Literal["formula_parse_error", "sample_parse_error", "invalid_variable_er
                "model_grader_refusal_error", "model_grader_parse_error"]
 """Why there is no score, by the names of the hosted API."""
 
+Scorer = Callable[[Sequence["Case"]], Sequence[float]]
+"""A reward model: a number for each case."""
 UNIT = (0.0, 1.0)
 UNBOUNDED = (-math.inf, math.inf)
 Opener = Callable[[str, str], "Backend"]
@@ -58,6 +60,14 @@ def failed(flag: Flag, what: str, *, of_answer: bool = False) -> Mark:
     return Mark(math.nan, Fault(flag, what, of_answer))
 
 
+def flaw_of_score(score: float, bounds: tuple[float, float]) -> str:
+    """Why a number can be no score of a grader with these bounds; nothing where it can."""
+    low, high = bounds
+    if not math.isfinite(score):
+        return f"its score is {score}"
+    return "" if low <= score <= high else f"its score is {score:g}, outside of its range {low:g} to {high:g}"
+
+
 @dataclass(frozen=True)
 class Case:
     """An answer to grade, and what it answers."""
@@ -67,6 +77,7 @@ class Case:
     answer: str
     item: Mapping[str, Any] = field(default_factory=dict)           # what the row's columns say, and more: `item_of`
     row: Sample | None = None
+    tokens: Rendered | None = None          # prompt and answer, where they are known
 
     @cached_property
     def sample(self) -> dict[str, Any]:
@@ -108,8 +119,9 @@ class Grader(Spec):
 class Means:
     """What graders use beside their settings: models, each opened once. What they cost is counted by name."""
 
-    def __init__(self, open_model: Opener | None = None) -> None:
-        self._open = open_model
+    def __init__(self, open_model: Opener | None = None, open_scorer: Callable[[str], Scorer] | None = None) -> None:
+        self._open, self._open_scorer = open_model, open_scorer
+        self._scorers: dict[str, Scorer] = {}
         self._models: dict[tuple[str, str], Backend] = {}
         self.prompt_tokens: dict[str, int] = {}
         self.new_tokens: dict[str, int] = {}
@@ -122,6 +134,15 @@ class Means:
         if (called, key_env) not in self._models:
             self._models[called, key_env] = self._open(called, key_env)
         return self._models[called, key_env]
+
+    def scorer(self, run: str) -> Scorer:
+        """The reward model of a run. Raises a UserError where there is none."""
+        if self._open_scorer is None:
+            raise UserError(f"A grader asks the reward model {run}, and reward models cannot be asked here.",
+                            fix="leave that grader out")
+        if run not in self._scorers:
+            self._scorers[run] = self._open_scorer(run)
+        return self._scorers[run]
 
     def ask(self, called: str, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """What a model replies to each request."""

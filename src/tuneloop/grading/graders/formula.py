@@ -1,5 +1,5 @@
-"""Formulas over the scores of other graders, such as `0.5 * name + 0.5 * min(email, 0.8)`: numbers, names, + - * / ^ and
-a few functions. They are parsed here and never run as Python.
+"""Formulas over the scores of other graders, such as `0.5 * name + 0.5 * min(email, 0.8)`: numbers, names, + - * / ^
+and a few functions. They are parsed here and never run as Python.
 """
 
 from __future__ import annotations
