@@ -122,7 +122,7 @@ def _subject(recipe: Recipe, base: str | None, of_recipe: bool, against: list[st
     sets = (*recipe.data.evaluation_sets, *(os.path.relpath(name, recipe.root) if Path(name).exists() else name
                                             for name in against))
     return Subject(recipe.data.model_copy(update={"evaluation_sets": sets}), recipe.root,
-                   recipe.objective.batch_kind if of_recipe else None, ChatTokenizer(path) if path else None,
+                   recipe.row_kind if of_recipe else None, ChatTokenizer(path) if path else None,
                    deep=path if deep else None, runs=Path("runs"))
 
 

@@ -107,8 +107,8 @@ def _announce(ahead: Ahead, folder: Path, watch: Watcher) -> None:
     trial, end = map(duration, ahead.seconds)
     watch.say(f"a trial will take about {trial} unless it is stopped early, the runs at the end {end}")
     on_the_way = ", on their way by the validation loss" if ahead.by_loss else ""
-    watch.say(f"trials are compared by {ahead.metric} on {len(ahead.ready.test):,} validation rows{on_the_way}; the best "
-              f"and the defaults on {ahead.ready.test_rows:,} test rows, with {ahead.recipe.search.seeds} seeds each")
+    watch.say(f"trials are compared by {ahead.metric} on {len(ahead.ready.test):,} validation rows{on_the_way}; the "
+              f"best and the defaults on {ahead.ready.test_rows:,} test rows, {ahead.recipe.search.seeds} seeds each")
 
 
 def _interrupted(folder: Path | None, more: str = "") -> NoReturn:

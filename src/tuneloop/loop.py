@@ -92,6 +92,7 @@ def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
         "objective": recipe.objective_record,
         "asked": {need: {"name": other.name, "sha256": ready.weights[need]}
                   for need, other in ready.asked.items()},
+        "rewards": recipe.rewards_record,
         "policies": {policy.name: policy.sha256 for policy in ready.policies if policy.sha256},
         "base": {"name": given["base"], "path": str(ready.base.path), "source": ready.base.source,
                  "sha256": ready.weights["base"], "parameters": ready.shape.parameters,
@@ -113,7 +114,7 @@ def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
 def _examine(ready: Prepared, folder: RunFolder, watch: Watcher) -> None:
     """Look for what is wrong with the rows, and say it; whatever must not be trained on has been refused before."""
     recipe = ready.recipe
-    found = check(Subject(recipe.data, recipe.root, recipe.objective.batch_kind, ready.tokenizer, ready.given["data"]))
+    found = check(Subject(recipe.data, recipe.root, recipe.row_kind, ready.tokenizer, ready.given["data"]))
     folder.write(found.to_json(), "data", "findings.json")
     write_page(found, folder.file("data", "findings.html"))
     for finding in found.findings:
@@ -144,6 +145,8 @@ def _refuse_changes(known: dict[str, Any], now: dict[str, Any], folder: RunFolde
                 "go on with the version of tuneloop that began it")
     unless_same(known.get("asked", {}), now["asked"], "The weights of the reference model or teacher have",
                 "put the old ones back")
+    unless_same(known.get("rewards", []), now["rewards"], "The graders that reward answers have",
+                "put back what they were made of")
     unless_same(known.get("policies", {}), now["policies"], "The files of evaluation.policies have",
                 "put the old ones back")
     unless_same(known["base"]["sha256"], now["base"]["sha256"], f"The weights of {now['base']['name']} have",

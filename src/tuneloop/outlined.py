@@ -19,7 +19,7 @@ def job_of_recipe(recipe: Recipe) -> tuple[Job, bool]:
     """The job, and whether its answers are labels. Raises UserError with every problem of the first file that has some.
     """
     data = recipe.data
-    wanted = Wanted(recipe.objective.batch_kind, data.prompt, data.answer, data.system, data.drop_empty)
+    wanted = Wanted(recipe.row_kind, data.prompt, data.answer, data.system, data.drop_empty)
     parts: dict[str, list[Any]] = {}
     for part in ("train", "validation", "test"):
         if name := getattr(data, part):

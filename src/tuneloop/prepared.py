@@ -25,6 +25,7 @@ from tuneloop.plan.job import Job, job_of
 from tuneloop.plan.make import Plan
 from tuneloop.recipe import Recipe
 from tuneloop.record import Value
+from tuneloop.training.rollout_spec import RolloutSpec
 from tuneloop.training.watch import Watcher
 from tuneloop.types import Conversation, Group, Rated, Rendered, Sample
 
@@ -50,16 +51,19 @@ class Prepared:
         recipe.method.check(self.shape)
         self.tokenizer = ChatTokenizer(self.base.path)
         if recipe.data.canaries:
-            check_canaries(recipe.objective.batch_kind, writes="scores" not in recipe.objective.needs)
-        self.rows: Rows = prepare(recipe.data, recipe.root, self.tokenizer,
+            check_canaries(recipe.row_kind, writes="scores" not in recipe.objective.needs)
+        data = recipe.data      # a policy writes its answers, even where the right ones look like labels
+        if recipe.online and data.answers == "auto":
+            data = data.model_copy(update={"answers": "open"})
+        self.rows: Rows = prepare(data, recipe.root, self.tokenizer,
                                   self.tokenizer.max_length - recipe.method.slots, recipe.seed,
-                                  recipe.objective.batch_kind, self.given["data"], recipe.evaluation.columns,
+                                  recipe.row_kind, self.given["data"], recipe.evaluation.columns,
                                   keep_items=bool(recipe.rewards))
         if not self.rows.test:
             raise UserError("No test rows are held out, so nothing could be said about the result.",
                             fix="set data.split.test, or name a file with data.test")
         self.asked = {need: self._other_model(name) for need, name in recipe.objective.asks.items()}
-        if recipe.objective.compares and not any(row.has_contrast for row in self.rows.train):
+        if recipe.objective.compares and not recipe.online and not any(row.has_contrast for row in self.rows.train):
             raise UserError("No prompt of the training rows has answers with different rewards, so this objective can "
                             "learn nothing from them.", wanted="several sampled answers of each prompt",
                             fix="set objective=ppo, or add answers that are better or worse than those")
@@ -239,9 +243,20 @@ class Prepared:
         """What there is to compute."""
         recipe = self.recipe
         judged = self.test_groups if self.rows.task == "pairs" else [Group((row,)) for row in self.test_tokens]
-        return make.Workload(self.rows.groups["train"], self.rows.groups["validation"], judged,
-                             self.choices, recipe.evaluation.max_new_tokens, len(recipe.objective.needs & ASKED),
+        train, validation = self.rows.groups["train"], self.rows.groups["validation"]
+        passes = len(recipe.objective.needs & ASKED)
+        if recipe.online:
+            train, validation, passes = [_sampled(group, recipe.rollouts) for group in train], [], 0
+        return make.Workload(train, validation, judged, self.choices, recipe.evaluation.max_new_tokens, passes,
                              recipe.objective.pace)
+
+
+def _sampled(group: Group, spec: RolloutSpec) -> Group:
+    """As large as the answers that will be sampled to a prompt can be; what they say is not known yet."""
+    row = group.branches[0]
+    prompt, new = row.ids[:len(row) - len(row.last_answer)], spec.max_new_tokens
+    weights = np.concatenate([np.zeros(len(prompt), np.float32), np.ones(new, np.float32)])
+    return Group(tuple(Rendered(np.concatenate([prompt, np.full(new, i)]), weights) for i in range(spec.per_prompt)))
 
 
 def _models_to_follow(rows: list[Sample]) -> list[int]:

@@ -30,7 +30,7 @@ from tuneloop.plan.spec import DeploySpec, TrainingSpec
 from tuneloop.search_spec import SearchSpec
 from tuneloop.spec import Spec
 from tuneloop.training.rollout_spec import RolloutSpec
-from tuneloop.types import Preference, Rollout
+from tuneloop.types import Conversation, Preference, Rollout
 
 METHODS = Catalog("method", "tuneloop.methods", "Method")
 OBJECTIVES = Catalog("objective", "tuneloop.objectives", "Objective")
@@ -77,6 +77,17 @@ class Recipe:
     rewards: tuple[reward_spec.Reward, ...] = ()
     own_objective: own_code.OwnObjective | None = None      # where the objective is a file of the user's
     auto: bool = False          # the method is to be planned; `method` is the default one until then
+
+    @property
+    def online(self) -> bool:
+        """Whether the objective learns from answers that the policy samples, as `rollouts` says, and `rewards` grade.
+        """
+        return bool(self.rewards) and samples_answers(self.objective)
+
+    @property
+    def row_kind(self) -> type[Any]:
+        """What the rows are read as; a policy that samples its own answers needs prompts, with a right answer each."""
+        return Conversation if self.online else self.objective.batch_kind
 
     @property
     def training_seed(self) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneloop import needs
 from tuneloop.adapters import require_same_base, weight_bytes, write_belonging
-from tuneloop.any_model import asking, identity_of, identity_of_tuned, loaded_as
+from tuneloop.any_model import asking, identity_of, identity_of_tuned, loaded_as, run_called
 from tuneloop.compute.check import Packing, choose_packing, confirm_packing
 from tuneloop.compute.model import ForestModel
 from tuneloop.data.versions.learnt import LEARNS, read_learnt, write_learnt
@@ -28,6 +28,8 @@ from tuneloop.plan.make import Plan
 from tuneloop.record import RunFolder, read_json, write_json
 from tuneloop.training.checkpoint import newest_step, publish, trainable
 from tuneloop.training.loop import Settings, fit
+from tuneloop.training.online import Online
+from tuneloop.training.online import Settings as Rounds
 from tuneloop.training.optimizer import check_optimizer
 from tuneloop.training.watch import Watcher
 from tuneloop.types import Answers, Sampling, request_of, tools_of
@@ -35,6 +37,7 @@ from tuneloop.types import Answers, Sampling, request_of, tools_of
 if TYPE_CHECKING:
     from torch import nn
 
+    from tuneloop.grading.graders.base import Scorer
     from tuneloop.methods.base import MethodSpec
     from tuneloop.prepared import Prepared
 
@@ -59,6 +62,8 @@ class Session:
             folder.update_record(packing=asdict(self.packing))
         self.model = ForestModel(base, self.packing.mode)
         self.trained = False
+        if ready.rewards is not None:
+            ready.rewards.means.open_scorer = self.score
 
     def train(self, look: Callable[[int], None] | None = None) -> None:
         """Fit the method's parameters; the run folder then holds what was trained.
@@ -68,7 +73,9 @@ class Session:
         if self.folder.has(self.method.artefact):
             return
         recipe, rows, plan = self.ready.recipe, self.ready.rows, self.plan
-        train, validation = needs.add_columns(self, rows.groups["train"], rows.groups["validation"])
+        train, validation = rows.groups["train"], rows.groups["validation"]
+        if not recipe.online:
+            train, validation = needs.add_columns(self, train, validation)
         scalar = needs.scalar_head(self.model.model, recipe.objective, recipe.training_seed)
         branches = sorted((branch for group in train for branch in group.branches), key=len)
         tuned = self.method.apply(self.model.model, recipe.training_seed, branches)
@@ -77,7 +84,7 @@ class Session:
             self.folder.update_record(packing=asdict(self.packing))
         self.model = ForestModel(tuned, self.packing.mode, scalar)
         self.trained = True
-        if "old_values" in recipe.objective.needs:
+        if "old_values" in recipe.objective.needs and not recipe.online:
             train, validation = (needs.add_old_values(self.model, groups, plan["training.token_budget"],
                                                       self.packing.share) for groups in (train, validation))
         values = {name: plan[f"training.{name}"] for name in (
@@ -87,11 +94,34 @@ class Session:
                             memory_bytes=plan.limit_bytes, **values)
         self._rewind()
         self.watch.stage("training", plan.steps)
-        progress = fit(self.model, recipe.objective, train, validation, settings,
+        progress = fit(self.model, recipe.objective, self._rounds(settings) if recipe.online else train, validation,
+                       settings,
                        self.folder.file("checkpoints"), report=self._report, look=look or self._sample)
         self._publish()
         self.folder.update_record(training=self._summary(asdict(progress)),
                                   trainable_parameters=sum(p.numel() for p in trainable(self.model).values()))
+
+    def _rounds(self, settings: Settings) -> Online:
+        """Where a policy's own answers come from."""
+        ready, rewards = self.ready, self.ready.rewards
+        assert rewards is not None
+        rounds = Rounds(ready.recipe.rollouts, settings.batch_size, settings.token_budget, settings.share,
+                        settings.seed)
+        policy = Local(self.model.model, ready.tokenizer, name="policy", packing=self.packing,
+                       adapter=in_use(self.model.model))
+        return Online(policy, self.model, lambda: self.method.reference(self.model.model), ready.recipe.objective,
+                      ready.rows.train, ready.rows.validation, rewards.score, rounds, self.folder.file("rollouts"),
+                      report=self._report)
+
+    def score(self, run: str) -> Scorer:
+        """The reward model of a run, on the base in memory."""
+        from tuneloop.reward_model import LearntReward
+
+        found = run_called(run, self.ready.recipe.root / "runs")
+        if found is None:
+            raise UserError(f"There is no run '{run}', whose reward model rewards asks.")
+        learnt = LearntReward(found, self.ready.base.path, self.ready.tokenizer)
+        return lambda cases: learnt.score(self.model.model, cases, self.packing, self.plan["training.token_budget"])
 
     @property
     def answering(self) -> tuple[str, ...]:
@@ -200,6 +230,7 @@ class Session:
     def _summary(self, progress: dict[str, Any]) -> dict[str, Any]:
         return {"steps": progress["step"], "best_step": progress["best_step"],
                 "best_validation_loss": progress["best_loss"], "stopped_early": progress["stopped_early"],
+                **({"why": progress["why"]} if progress["why"] else {}),
                 "tokens": progress["tokens"], "seconds": round(progress["seconds"], 1),
                 "peak_memory_bytes": progress["peak_memory_bytes"],
                 "expected": {"seconds": self.plan.seconds["training"],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tuneloop.grading.graders.base import Case, Mark, Means, Opener, Scorer, fla
 from tuneloop.grading.judge import asked
 from tuneloop.grading.registry import Scores
 from tuneloop.grading.reward_spec import Reward, read_rewards
-from tuneloop.types import Conversation, Origin, Rendered, Sample, tools_of
+from tuneloop.types import Conversation, Origin, Sample, tools_of
 
 MOST_FAILURES = 1 / 2
 SHOWN = 300             # characters of a failure
@@ -69,17 +69,10 @@ class Rewards:
         self.items: Items = items or {}
         self._known: dict[str, float] = {}
 
-    def score(self, samples: Sequence[Sample], answers: Sequence[str], rendered: Sequence[Rendered] = ()) -> Rewarded:
-        """The reward of each answer, (n,). `rendered` are they as tokens after their prompts, where those are known.
-
-        Raises a UserError where a grader fails at more than half of them.
-        """
-        cases = [case_of(sample, answer, self.items) for sample, answer in zip(samples, answers, strict=True)]
-        if rendered:
-            cases = [replace(case, tokens=tokens) for case, tokens in zip(cases, rendered, strict=True)]
-        return self.score_cases(cases)
-
-    __call__ = score
+    def score(self, samples: Sequence[Sample], answers: Sequence[str]) -> Rewarded:
+        """The reward of each answer, (n,). Raises a UserError where a grader fails at more than half of them."""
+        return self.score_cases([case_of(sample, answer, self.items)
+                                 for sample, answer in zip(samples, answers, strict=True)])
 
     def score_cases(self, cases: Sequence[Case]) -> Rewarded:
         """The same of cases."""

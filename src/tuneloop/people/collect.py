@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -213,8 +213,11 @@ def _writing(out: Path) -> Iterator[None]:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock, timeout=0):
-            yield
+            try:
+                yield
+            finally:
+                with suppress(OSError):     # Windows keeps what is held
+                    lock.unlink()
     except Timeout:
         raise UserError(f"Another tuneloop is collecting into {out}.", fix="wait for it, or choose another --out"
                         ) from None
-    lock.unlink(missing_ok=True)

@@ -232,14 +232,15 @@ class Online:
 
     def _beta(self) -> float | None:
         """The weight of the divergence in the next round; None where the objective has none."""
-        given: float | None = getattr(self.objective, "beta", None)
-        target = self.settings.spec.kl_target
-        if given is None or target is None or not self._rounds:
-            return given
+        given, target = getattr(self.objective, "beta", None), self.settings.spec.kl_target
+        if given is None:
+            return None
+        if target is None or not self._rounds:
+            return float(given)
         last = self._rounds[-1]
         if last.get("kl") is None:
             return float(last["beta"])
-        error = min(max(last["kl"] / target - 1, -0.2), 0.2)
+        error = min(max(float(last["kl"]) / target - 1, -0.2), 0.2)
         return float(last["beta"]) * (1 + ADAPTS * error)
 
     def _objective(self, beta: float | None) -> Objective:

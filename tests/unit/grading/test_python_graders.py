@@ -1,4 +1,4 @@
-"""Graders in Python: what they are given, and what becomes of those that raise, hang, eat memory or return no number."""
+"""Graders in Python: what they are given, and what becomes of those that raise, hang, eat memory or give no number."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def test_what_it_is_given(tmp_path: Path) -> None:
 
 def test_each_that_misbehaves_is_a_fault_of_its_own() -> None:
     source = ("import time\n\ndef grade(sample, item):\n    text = sample['output_text']\n"
-              "    if text == 'raise': raise ValueError('no such thing')\n    if text == 'hang':\n        while True: pass\n"
+              "    if text == 'raise': raise ValueError('no such thing')\n"
+              "    if text == 'hang':\n        while True: pass\n"
               "    if text == 'memory': x = bytearray(10**10)\n    if text == 'none': return None\n"
               "    if text == 'dict': return {'score': 1}\n    if text == 'exit': raise SystemExit\n"
               "    if text == 'nan': return float('nan')\n    if text == 'crash':\n        import ctypes\n"
@@ -84,8 +85,8 @@ def test_a_file_is_read_once_and_named_in_errors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("source", "said"), [
     ("def grad(sample, item): return 1", "defines no function grade"), ("def grade(sample): return 1", "two arguments"),
     ("def grade(a, b, c): return 1", "two arguments"), ("def grade(a, b, *, c): return 1", "two arguments"),
-    ("def grade(a, b", "no Python, line 1"), ("async def grade(sample, item): return 1", "grade is async"), ("", "no fun"),
-    ("x = '\0'", "no Python")])
+    ("def grade(a, b", "no Python, line 1"), ("async def grade(sample, item): return 1", "grade is async"),
+    ("", "defines no function"), ("x = '\0'", "no Python")])
 def test_a_source_that_is_no_grader_is_refused_before_it_runs(source: str, said: str, tmp_path: Path) -> None:
     [flaw] = flaws(HOSTED | {"source": source})
     assert flaw.path == ("source",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,6 @@ ROW = Conversation((Message("user", "q"), Message("assistant", "", calls=(ToolCa
 
 
 def marks(given: Any, *cases: Case) -> list[Mark]:
-    from pathlib import Path
-
     reader = Reader(Path())
     grader = reader.grader(given)
     assert grader is not None, reader.flaws
@@ -62,8 +61,8 @@ def test_by_hand(given: Any, answer: str, reference: str, result: float) -> None
 
 
 def test_tool_calls_are_those_of_the_row() -> None:
-    found = marks("tool_calls", *(Case("q", "", answer, {}, ROW) for answer in ('{"name": "f", "arguments": {}}', "no")))
-    assert [mark.score for mark in found] == [1, 0]
+    cases = [Case("q", "", answer, {}, ROW) for answer in ('{"name": "f", "arguments": {}}', "no")]
+    assert [mark.score for mark in marks("tool_calls", *cases)] == [1, 0]
 
 
 def test_a_row_that_a_metric_refuses_fails_alone() -> None:

@@ -24,7 +24,7 @@ SHORTEST_REST_CHARACTERS = 20
 ALTERNATIVES = 500
 """Secrets that a canary might have had instead; 9 bits of exposure are the most that so many show."""
 
-SECRET = Sampling(max_new_tokens=48)
+SECRET = Sampling(max_new_tokens=24)
 """Greedy, and long enough for a secret and a few words around it, a token for every character."""
 
 _CONTINUE = "Continue the following text word for word"

@@ -19,7 +19,7 @@ from tuneloop.errors import UserError
 from tuneloop.grading.structured import is_json
 from tuneloop.grading.tool_calls import calls_in
 from tuneloop.spec import Spec
-from tuneloop.types import Completion, Rendered, Request, Sample, Sampling
+from tuneloop.types import Completion, Request, Sample, Sampling
 
 if TYPE_CHECKING:
     from tuneloop.inference.backend import Backend
@@ -77,7 +77,6 @@ class Case:
     answer: str
     item: Mapping[str, Any] = field(default_factory=dict)           # what the row's columns say, and more: `item_of`
     row: Sample | None = None
-    tokens: Rendered | None = None          # prompt and answer, where they are known
 
     @cached_property
     def sample(self) -> dict[str, Any]:
@@ -120,7 +119,7 @@ class Means:
     """What graders use beside their settings: models, each opened once. What they cost is counted by name."""
 
     def __init__(self, open_model: Opener | None = None, open_scorer: Callable[[str], Scorer] | None = None) -> None:
-        self._open, self._open_scorer = open_model, open_scorer
+        self._open, self.open_scorer = open_model, open_scorer
         self._scorers: dict[str, Scorer] = {}
         self._models: dict[tuple[str, str], Backend] = {}
         self.prompt_tokens: dict[str, int] = {}
@@ -137,11 +136,11 @@ class Means:
 
     def scorer(self, run: str) -> Scorer:
         """The reward model of a run. Raises a UserError where there is none."""
-        if self._open_scorer is None:
+        if self.open_scorer is None:
             raise UserError(f"A grader asks the reward model {run}, and reward models cannot be asked here.",
                             fix="leave that grader out")
         if run not in self._scorers:
-            self._scorers[run] = self._open_scorer(run)
+            self._scorers[run] = self.open_scorer(run)
         return self._scorers[run]
 
     def ask(self, called: str, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:

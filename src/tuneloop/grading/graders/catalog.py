@@ -65,6 +65,7 @@ class Reader:
         if not isinstance(given, Mapping):
             self.wrong(path, f"{_at(path, 'a grader')} is {given!r}", "a mapping with `kind` or `type`")
             return None
+        before = len(self.flaws)
         value = {str(key): item for key, item in given.items()}
         chosen = self._chosen(value, path)
         if chosen is None:
@@ -76,7 +77,9 @@ class Reader:
                 return None
             value["graders"] = inner
         made = self._made(chosen, value, path)
-        return made if made is not None and self._reads(made, path) else None
+        if made is not None:
+            self._read(made, path)
+        return made if len(self.flaws) == before else None
 
     def wrong(self, path: Path_, found: str, wanted: str = "", fix: str = "") -> None:
         """Note a flaw."""
@@ -96,8 +99,8 @@ class Reader:
         if key == "kind" and self.root is None:
             self.wrong((*path, key), f"unknown key '{_dotted((*path, key))}'", f"type: one of {', '.join(TYPES)}")
             return None
-        name, table = value[key], KINDS if key == "kind" else TYPES
-        if key == "kind" and isinstance(name, str) and _FILE.search(name):
+        name, table = str(value[key]), KINDS if key == "kind" else TYPES
+        if key == "kind" and _FILE.search(name):
             value |= {"kind": "python", "file": name}
             return programs.Python
         if key == "kind" and name in measured.of_rows() and name not in KINDS:
@@ -110,11 +113,11 @@ class Reader:
             return None
         other = KINDS if key == "type" else TYPES
         names = [*table, *(measured.of_rows() if key == "kind" else [])]
-        near = difflib.get_close_matches(str(name), names, n=1)
+        near = difflib.get_close_matches(name, names, n=1)
         fix = (f"write {'type' if key == 'kind' else 'kind'}: {name}" if name in other else
                f"did you mean '{near[0]}'?" if near else "")
         at = (*path, key)
-        self.wrong(at, f"'{_dotted(at)}' is {name!r}", f"one of {', '.join(dict.fromkeys(names))}", fix)
+        self.wrong(at, f"'{_dotted(at)}' is {value[key]!r}", f"one of {', '.join(dict.fromkeys(names))}", fix)
         return None
 
     def _known(self, value: dict[str, Any], chosen: type[Grader], path: Path_) -> dict[str, Any]:
@@ -160,17 +163,14 @@ class Reader:
                 seen.add(flaw.path)
         return None
 
-    def _reads(self, made: Grader, path: Path_) -> bool:
-        """Have a grader read its files; whether that went well."""
-        if self.root is None:
-            return True
+    def _read(self, made: Grader, path: Path_) -> None:
+        """Have a grader read its files."""
         try:
-            made.read_files(self.root)
+            if self.root is not None:
+                made.read_files(self.root)
         except UserError as error:
             key = next((name for name in ("file", "rubric") if name in type(made).model_fields), "")
             self.wrong((*path, key), error.found.rstrip("."), error.wanted, error.fix)
-            return False
-        return True
 
 
 def keys_of(chosen: type[Grader]) -> list[str]:
@@ -198,7 +198,7 @@ def _flaw(item: Any, value: Any, path: Path_) -> Flaw:
     at = value
     missing = item["type"] == "missing"
     for part in item["loc"]:        # pydantic adds names of types that it tried, which are no keys
-        inside = (isinstance(at, Mapping) and part in at) or (isinstance(at, list) and isinstance(part, int))
+        inside = part in at if isinstance(at, Mapping) else isinstance(at, list) and part in range(len(at))
         if inside:
             at = at[part]
         elif not missing:

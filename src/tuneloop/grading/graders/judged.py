@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, WithJsonSchema, model_validator
 
 from tuneloop.errors import UserError
 from tuneloop.grading.graders.base import UNBOUNDED, UNIT, Case, Grader, Mark, Means, failed
@@ -101,11 +101,16 @@ def _texts(content: Any) -> Any:
     return tuple(texts)
 
 
+_PART = {"type": "object", "required": ["type", "text"], "properties": {
+    "type": {"enum": ["input_text", "output_text"]}, "text": {"type": "string"}}}
+_CONTENT = {"anyOf": [{"type": "string"}, _PART, {"type": "array", "items": {"anyOf": [{"type": "string"}, _PART]}}]}
+
+
 class Turn(Spec):
     """A message of a hosted grader."""
 
     role: Literal["user", "assistant", "system", "developer"]
-    content: Annotated[tuple[TemplateText, ...], BeforeValidator(_texts)]
+    content: Annotated[tuple[TemplateText, ...], BeforeValidator(_texts), WithJsonSchema(_CONTENT)]
     type: Literal["message"] | None = None
 
 

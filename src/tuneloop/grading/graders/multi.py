@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, InstanceOf, WithJsonSchema, model_validator
+from pydantic import Field, InstanceOf, SerializeAsAny, WithJsonSchema, model_validator
 
 from tuneloop.errors import UserError
 from tuneloop.grading.graders import formula
 from tuneloop.grading.graders.base import UNBOUNDED, Case, Grader, Mark, Means, failed
 
-Named = Annotated[InstanceOf[Grader], WithJsonSchema({"type": "object", "description": "A grader object."})]
+Named = Annotated[SerializeAsAny[InstanceOf[Grader]],
+                  WithJsonSchema({"type": "object", "description": "A grader object."})]
 
 
 class Multi(Grader):
