@@ -69,6 +69,8 @@ class Prepared:
                             fix="set objective=ppo, or add answers that are better or worse than those")
         if self.rewards is not None:
             self.rewards.check(self.rows.train)
+        if recipe.online and "reference_logprobs" in recipe.objective.needs:
+            self._check_reference()
         self.metric = goal_metric(recipe.goal, self.rows.task)
         recipe.evaluation.check_measures(recipe.goal, self.rows.task)
         self.tested = _drawn(_models_to_follow(self.rows.test), self._rows_wanted, recipe.seed)
@@ -76,6 +78,15 @@ class Prepared:
         self.chosen: Value | None = None        # the method, where the recipe leaves it to the plan
         if recipe.auto and choose:
             self._choose_method()
+
+    def _check_reference(self) -> None:
+        """A policy that samples its own answers is held to the base, which only an adapter leaves as it was."""
+        if "reference_logprobs" in self.asked:
+            raise UserError("objective.reference names another model, and sampled answers are held to the base alone.",
+                            fix="leave it out, or set objective.beta=0")
+        if self.recipe.method.artefact != "adapter":
+            raise UserError("This method changes the base itself, so there is no reference left to hold answers to.",
+                            wanted="method: lora, or objective.beta=0", fix="choose one of them")
 
     def _other_model(self, name: str) -> Base:
         """A reference model or teacher, which must know the base's tokens."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tuneloop.errors import UserError
-from tuneloop.types import Conversation, Message, Origin, Preference, Rated, Rollout, Sample
+from tuneloop.types import Conversation, Message, Origin, Preference, Rated, Sample
 
 FILE = "data.canaries"      # where their origins say that they are from
 _DIGITS = 9
@@ -51,7 +51,7 @@ def check_canaries(kind: type[Any], *, writes: bool) -> None:
     if not writes:
         raise UserError("data.canaries is set, but this objective trains a model that scores answers and writes none: "
                         "it could not say a secret.", fix=fix)
-    if kind is Rollout:
+    if kind not in (Conversation, Preference, Rated):
         raise UserError("data.canaries is set, but this objective learns from answers that a model has sampled, and "
                         "none would ever sample a secret.", wanted="an objective that learns from given answers, such "
                         "as sft, dpo or kto", fix=fix)

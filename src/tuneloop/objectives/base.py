@@ -59,5 +59,9 @@ class Objective:
         """
         return None
 
+    def told(self, means: dict[str, float]) -> dict[str, float]:
+        """What a line of metrics.jsonl says, made of the means of the sums over an optimizer step."""
+        return means
+
     def loss(self, out: Outputs, batch: Batch) -> LossOutput:
         raise NotImplementedError

@@ -28,10 +28,10 @@ class Objective(base.Objective):
     "The 37 implementation details of PPO" (Huang et al. 2022), the 13 core ones:
 
         done here        GAE; clipped surrogate; clipped value loss; overall loss with entropy bonus; debug variables
-                         (policy_loss, value_loss, entropy, clip_fraction, approx_kl)
+                         (policy_loss, value_loss, entropy, clip_fraction, approx_kl, explained_variance)
         the loop's       learning-rate annealing; global gradient clipping; minibatches (steps drawn from the rollouts)
-        another owner's  vectorised sampling (rollouts are given); initialisation (the head's); shared network (policy
-                         and value head are one model, always)
+        another owner's  vectorised sampling (training/online.py, or rollouts are given); initialisation (the head's);
+                         shared network (policy and value head are one model, always)
         not done         Adam's epsilon of 1e-5 (the loop's is the default); normalisation of advantages over a
                          minibatch: it would depend on how a step is cut into micro-batches. `whiten` does it over a
                          group, which is never cut.
@@ -41,11 +41,10 @@ class Objective(base.Objective):
 
         done here        per-token KL penalty; clipped value function; discount 1; reward at the end of a completion
         another owner's  score head reads at the last token; query and response as one input; positions that know no
-                         padding; seeds per process; head initialisation; normalisation of the reward model; sampling
-                         temperature in the logits (old_logprobs must be those of the distribution that is trained)
-        not done         adaptive KL coefficient (an objective has no state); whitening of rewards, and of advantages
-                         over a minibatch; rejection of completions without an end (give them a low reward); fixed
-                         response length and queries that end with a period (both are of that paper's data)
+                         padding; seeds per process; head initialisation; adaptive KL coefficient (rollouts.kl_target)
+        not done         normalisation of the reward model; another sampling temperature than 1; whitening of rewards,
+                         and of advantages over a minibatch; rejection of completions without an end (give them a low
+                         reward); fixed response length and queries that end with a period (of that paper's data)
 
     A branch brings `rewards`, and per token `old_logprobs`, `old_values` and, with beta, `reference_logprobs`.
     """
@@ -104,9 +103,19 @@ class Objective(base.Objective):
         if out.entropy is not None:
             losses = losses - self.entropy_coefficient * out.entropy
             tokens["entropy"] = out.entropy
+        left = returns - out.values.detach()
+        tokens |= {"returns": returns, "returns_squared": returns ** 2, "left": left, "left_squared": left ** 2}
         sums = {name: (values * batch.weights).sum() for name, values in tokens.items()}
         return LossOutput((losses * batch.weights).sum(), sums | {"reward": rewards(out, batch).sum()},
                           {"reward": "branch"})
+
+    def told(self, means: dict[str, float]) -> dict[str, float]:
+        """With the share of the returns' variance that the value head explains, 1 - var(G - V) / var(G)."""
+        mean, square, left, left_square = (means.pop(name) for name in (
+            "returns", "returns_squared", "left", "left_squared"))
+        variance = square - mean ** 2
+        explained = 1 - (left_square - left ** 2) / variance if variance > 0 else 0.0
+        return means | {"explained_variance": explained}
 
     def _advantages(self, out: Outputs, batch: Batch, old_logprobs: Tensor, old_values: Tensor) -> Tensor:
         """Generalised advantage estimates of all tokens, (M,)."""

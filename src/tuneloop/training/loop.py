@@ -246,8 +246,10 @@ def _add(sums: dict[str, torch.Tensor], found: LossOutput, weight: float) -> Non
 def _means(trainer: _Trainer, sums: Mapping[str, torch.Tensor], per: Mapping[str, Denominator],
            totals: Mapping[Denominator, float]) -> dict[str, float]:
     """Sums over all processes, each divided by its denominator."""
-    return {name: float(trainer.accelerator.reduce(total, "sum")) / totals[per.get(name, trainer.objective.denominator)]
-            for name, total in sums.items()}
+    objective = trainer.objective
+    return objective.told({
+        name: float(trainer.accelerator.reduce(total, "sum")) / totals[per.get(name, objective.denominator)]
+        for name, total in sums.items()})
 
 
 @torch.no_grad()

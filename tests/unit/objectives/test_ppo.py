@@ -104,7 +104,8 @@ def test_metrics() -> None:
     ratios, signs = [math.exp(d) for d in steps], advantages()
     cut = sum((r > 1.2 and a > 0) or (r < 0.8 and a < 0) for r, a in zip(ratios, signs, strict=True))
     assert 0 < cut < 6
-    assert numbers(result.sums) == pytest.approx({
+    shown = {name: value for name, value in result.sums.items() if not name.startswith(("returns", "left"))}
+    assert numbers(shown) == pytest.approx({
         "policy_loss": sum(policy_losses(signs)), "value_loss": sum(value_losses(0.2)), "clip_fraction": cut,
         "approx_kl": sum(math.exp(d) - d - 1 for d in steps), "reward": sum(REWARDS),
         "kl": sum(o - r for o, r in zip(OLD, REFERENCE, strict=True))})
@@ -122,3 +123,14 @@ def test_needs() -> None:
 def test_senseless_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
         Objective(**settings)
+
+
+def test_explained_variance_is_what_the_values_leave_of_the_returns() -> None:
+    """1 - var(G - V) / var(G) over all tokens, with G = A + V_old; by the standard library's variances."""
+    told, _ = found()
+    tokens = sum(LENGTHS)
+    means = Objective().told({name: float(value) / tokens for name, value in told.sums.items()})
+    returns = [a + old for a, old in zip(advantages(), OLD_VALUES, strict=True)]
+    left = [g - v for g, v in zip(returns, VALUES, strict=True)]
+    assert means["explained_variance"] == pytest.approx(1 - pstdev(left) ** 2 / pstdev(returns) ** 2)
+    assert "returns" not in means

@@ -131,7 +131,7 @@ def test_others_need_not_judge_what_is_not_shared(tmp_path: Path) -> None:
     both = Counter(said.item for said in kept.standing())
     assert both.keys() == {item.id for item in of.items}
     assert all(both[item.id] == 2 for item in of.items[:12])
-    assert sum(both.values()) <= 60 + 12 + 1        # once a second person was at what the first just judged
+    assert sum(both.values()) <= 60 + 12 + 12       # now and then both look at one item at the same time
     assert ann.progress().done == ann.progress().total
 
 
