@@ -103,7 +103,8 @@ def tell(folder: Path) -> None:
     print(f"\n{folder.name}: {certificate['sentence']}")
     print(json.dumps(certificate["scores"], indent=1))
     steps = [line for line in made.lines("metrics.jsonl") if line["event"] == "step"]
-    shown = ("rollout_reward_mean", "rollout_kl", "rollout_entropy", "rollout_new_tokens", "drift", "explained_variance")
+    shown = ("rollout_reward_mean", "rollout_kl", "rollout_entropy", "rollout_new_tokens", "drift",
+             "explained_variance")
     for name in shown:
         values = [line[name] for line in steps if name in line]
         if values:

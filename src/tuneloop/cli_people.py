@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from tuneloop.ranking import Target
 
 PORT = 8765
+Only = Annotated[list[str] | None, typer.Option(help="for --export: take only what this annotator said; may be "
+                                                "repeated", show_default=False)]
+Without = Annotated[list[str] | None, typer.Option(help="for --export: leave out what this annotator said; may be "
+                                                   "repeated", show_default=False)]
+Target_ = Annotated[str, typer.Argument(metavar="FILE_OR_RUN", help="a file of collected answers, or any rows with "
+                                        "several answers to a prompt; or a run, whose base and tuned model are judged "
+                                        "blind for its certificate", show_default=False)]
 
 
 # ── collect ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -78,9 +85,7 @@ def _temperatures(text: str) -> tuple[float, ...]:
 
 # ── rank ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-def rank(target: Annotated[str, typer.Argument(metavar="FILE_OR_RUN", help="a file of collected answers, or any rows "
-                                               "with several answers to a prompt; or a run, whose base and tuned model "
-                                               "are judged blind for its certificate", show_default=False)],
+def rank(target: Target_,
          ask: Annotated[str | None, typer.Option(help="compare (unless given): two answers; order: all answers of a "
                                                  "prompt; thumbs or stars: one answer", show_default=False)] = None,
          annotator: Annotated[str | None, typer.Option(help="who judges; the page asks unless given",
@@ -105,10 +110,7 @@ def rank(target: Annotated[str, typer.Argument(metavar="FILE_OR_RUN", help="a fi
          export: Annotated[str | None, typer.Option(help="write what was said as rows: preference, kto, ranked, sft, "
                                                     "rollouts", show_default=False)] = None,
          out: Annotated[Path | None, typer.Option(help="for --export: a new .jsonl file", show_default=False)] = None,
-         only: Annotated[list[str] | None, typer.Option(help="for --export: take only what this annotator said; may be "
-                                                        "repeated", show_default=False)] = None,
-         without: Annotated[list[str] | None, typer.Option(help="for --export: leave out what this annotator said; may "
-                                                           "be repeated", show_default=False)] = None,
+         only: Only = None, without: Without = None,
          source: Annotated[str, typer.Option(help="for --export: person, model or all")] = "person",
          each: Annotated[bool, typer.Option("--each", help="for --export: a row for each judgement, instead of what "
                                             "most people said")] = False,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,14 +25,16 @@ from tuneloop.evaluation.contenders import (
     OPTIMISED,
     Contender,
     RemoteRival,
+    answers_file,
     few_shot,
     fits_into,
+    named,
     opened,
     optimised_prompt,
-    rivals,
+    rival,
     template,
 )
-from tuneloop.evaluation.cost import Spent, cost
+from tuneloop.evaluation.cost import Price, Spent, cost
 from tuneloop.evaluation.enough import enough
 from tuneloop.evaluation.judged import case_of, judged
 from tuneloop.evaluation.leakage import canaries, memorised, personal
@@ -65,6 +67,7 @@ class Contest:
     folder: RunFolder
     watch: Watcher
     began: float
+    left_out: list[str] = field(default_factory=list)       # sentences, for the certificate
 
     @classmethod
     def begin(cls, ready: Prepared, folder: RunFolder, watch: Watcher) -> Contest:
@@ -101,11 +104,8 @@ class Contest:
                 found += self._try(FEW_SHOT, lambda: self._ask(self._few_shot(session)))
             if spec.prompt_search:
                 found += self._try(OPTIMISED, lambda: self._ask(self._better_prompt(session)))
-            kept = [name for name in self._known() if name not in ("base", "tuned", FEW_SHOT, OPTIMISED)]
-            if kept and len(kept) == len(spec.compare_to):      # a resumed run needs no server again
-                return found + [Answers(**self.folder.read("evaluation", f"{Path(name).name}.json")) for name in kept]
-            for rival in self._rivals():
-                found += self._try(rival.name, partial(self._ask, rival))
+            for given in spec.compare_to:
+                found += self._rival(given, [one.name for one in found])
         return found
 
     def enough(self, base: Answers, others: list[Answers]) -> str:
@@ -164,15 +164,24 @@ class Contest:
             found["judged"] = self._judged(spec.judge, {model.name: model.texts for model in models})
         return found
 
-    def costs(self, metric: str, models: list[Answers]) -> dict[str, Any]:
-        """Latency and cost of every model that was asked, by name; what is right, `metric` says."""
+    def costs(self, models: list[Answers]) -> dict[str, Any]:
+        """Latency and cost of every model that was asked, by name. What is right, the task's leading metric says, which
+        is a mean of rows; the goal may go by one that is none.
+        """
         known, found = self._known(), {}
+        metric = METRICS[names(self.ready.rows.task)[0]]
         for model in models:
-            if model.name in known:
-                right = METRICS[metric].value_of(View(self.ready.references, model, self.ready.test))
-                found[model.name] = cost(Spent(**known[model.name]["spent"]), len(model.texts),
-                                         right * len(model.texts), self.ready.recipe.evaluation.price).to_json()
+            if of := known.get(model.name):
+                right = metric.value_of(View(self.ready.references, model, self.ready.test))
+                found[model.name] = cost(Spent(**of["spent"]), len(model.texts), right * len(model.texts),
+                                         self._price(of)).to_json()
         return found
+
+    def _price(self, of: dict[str, Any]) -> Price | None:
+        """Of this machine, or of a model's own server."""
+        if "price" not in of:
+            return self.ready.recipe.evaluation.price
+        return Price(**of["price"]) if of["price"] else None
 
     def about(self) -> list[dict[str, Any]]:
         """Who answered, and how, for whoever reads the certificate."""
@@ -181,7 +190,8 @@ class Contest:
     def notes(self) -> list[str]:
         """What a reader must know to compare them, and whether training was needed."""
         told = self.folder.read("evaluation", "enough.json") if self._is_kept("enough") else ""
-        return [*filter(None, [told]), *(note for of in self._known().values() for note in of["notes"])]
+        return [*filter(None, [told]), *(note for of in self._known().values() for note in of["notes"]),
+                *dict.fromkeys(self.left_out)]
 
     # ── the contenders ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -193,11 +203,11 @@ class Contest:
                                             for row in self.ready.test)
 
     def _tf_idf(self) -> Answers:
-        from tuneloop.evaluation.rival import rival
+        from tuneloop.evaluation.rival import rival as tf_idf
 
         rows = self.ready.rows
         labelled = [row for row in rows.train if row.answer in rows.labels]     # not what is mixed in
-        return rival(labelled, self.ready.test)
+        return tf_idf(labelled, self.ready.test)
 
     def _few_shot(self, session: Session) -> Contender:
         rows, recipe = self.ready.rows, self.ready.recipe
@@ -220,8 +230,19 @@ class Contest:
             f"the best of {len(best.tried)} prompts: {best.instruction}" if best.instruction else
             f"its prompt as it was, the best of {len(best.tried)}"))
 
-    def _rivals(self) -> list[Contender]:
-        return rivals(self.ready.recipe.evaluation.compare_to, self.ready.test, self._any, self._template)
+    def _rival(self, given: str | RemoteRival, others: list[str]) -> list[Answers]:
+        """The answers of a model that the recipe names. One that has answered already need not be there any more."""
+        by_server = (name for name, of in self._known().items()
+                     if isinstance(given, RemoteRival) and of["about"] == f"{name} at {given.url}")
+        name = named(given) or next(by_server, "")
+        if name and self._is_answered(name):
+            return [self._read(name)]
+        try:
+            one = rival(given, self.ready.test, self._any, self._template, others)
+        except (UserError, RuntimeError, MemoryError) as error:
+            self._leave_out(name or str(given), error)
+            return []
+        return self._try(one.name, partial(self._ask, one))
 
     def _any(self, name: str) -> Backend:
         recipe = self.ready.recipe
@@ -299,19 +320,26 @@ class Contest:
 
     def _try(self, name: str, answer: Callable[[], Answers | Asked]) -> list[Answers]:
         """The answers of a contender; none where it cannot answer, or where the time is used up."""
-        if not self._is_kept(name) and self._is_over(name):
+        if not self._is_answered(name) and self._is_over(name):
             return []
         try:
             return [self._kept(name, answer)]
-        except UserError as error:      # the verdict does not depend on it
-            self.watch.say(f"{name} is left out. {error.text}")
+        except (UserError, RuntimeError, MemoryError) as error:     # the verdict does not depend on it
+            self._leave_out(name, error)
             return []
+
+    def _leave_out(self, name: str, error: Exception) -> None:
+        """Say so now, and in the certificate."""
+        why = error.found if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        self.left_out.append(f"{name} is left out. {why}")
+        self.watch.say(f"{name} is left out. {error.text if isinstance(error, UserError) else why}")
 
     def _is_over(self, what: str) -> bool:
         minutes = self.ready.recipe.evaluation.minutes
         over = minutes is not None and time.monotonic() - self.began > 60 * minutes
         if over:
-            self.watch.say(f"{what} is left out: evaluation.minutes is {minutes:g}, and they are over.")
+            self.left_out.append(f"{what} is left out: evaluation.minutes is {minutes:g}, and they are over.")
+            self.watch.say(self.left_out[-1])
         return over
 
     def _ask(self, contender: Contender) -> Asked:
@@ -320,7 +348,7 @@ class Contest:
         with asking(contender.backend) as backend:
             found = ask(backend, contender.requests, self.ready.references, self.ready.rows.labels, self._sampling,
                         name=contender.name, progress=self.watch.advance)
-        return replace(found, about=contender.about)
+        return replace(found, about=contender.about, is_remote=contender.is_remote, price=contender.price)
 
     def _graded(self, backend: Backend, name: str) -> Gradings:
         spec, goal = self.ready.recipe.evaluation, self.ready.recipe.goal
@@ -340,20 +368,27 @@ class Contest:
         return found
 
     def _is_kept(self, name: str) -> bool:
-        return self.folder.has("evaluation", f"{Path(name).name}.json")
+        return self.folder.has("evaluation", f"{name}.json")
+
+    def _is_answered(self, name: str) -> bool:
+        return self.folder.has("evaluation", answers_file(name))
+
+    def _read(self, name: str) -> Answers:
+        return Answers(**self.folder.read("evaluation", answers_file(name)))
 
     def _kept(self, name: str, answer: Callable[[], Answers | Asked]) -> Answers:
         """Answers from the run folder, or now."""
-        file = f"{Path(name).name}.json"
-        if not self.folder.has("evaluation", file):
+        if not self._is_answered(name):
             found = answer()
             answers, notes = self._rewarded(found if isinstance(found, Answers) else found.answers)
             if isinstance(found, Asked):
-                entry = {"about": found.about, "how": found.how, "spent": asdict(found.spent),
-                         "notes": [*found.notes, *notes]}
+                entry: dict[str, Any] = {"about": found.about, "how": found.how, "spent": asdict(found.spent),
+                                         "notes": [*found.notes, *notes]}
+                if found.is_remote:
+                    entry["price"] = found.price.model_dump() if found.price else None
                 self.folder.write(self._known() | {name: entry}, "evaluation", CONTENDERS)
-            self.folder.write(asdict(answers), "evaluation", file)
-        return Answers(**self.folder.read("evaluation", file))
+            self.folder.write(asdict(answers), "evaluation", answers_file(name))
+        return self._read(name)
 
     def _rewarded(self, answers: Answers) -> tuple[Answers, list[str]]:
         """The answers with what the recipe's graders make of each, where it has some; and what to know of that."""

@@ -180,7 +180,7 @@ def _certify(ready: Prepared, folder: RunFolder, contest: Contest, models: list[
     certificate = seen.certify(used_before=_used_before(folder, rows), context={
         "run": folder.path.name, "base": record["base"], "data": ready.rows.hashes, "seed": recipe.seed,
         "environment": record["environment"], "contenders": contest.about(),
-        "costs": contest.costs(ready.metric, models), "blind": judged_in(folder)} | further)
+        "costs": contest.costs(models), "blind": judged_in(folder)} | further)
     if near := record.get("near_leaks"):
         certificate["notes"].insert(0, f"{near:,} training rows ask nearly what a test row asks, which flatters the "
                                     "tuned model: data/findings.html names them.")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tuneloop.errors import UserError
 from tuneloop.evaluation.cache import Cached
-from tuneloop.evaluation.cost import Spent
+from tuneloop.evaluation.cost import Price, Spent
 from tuneloop.inference.remote import NoLogprobsError
 from tuneloop.types import Answers, Message, Request, Sampling, Scored
 
@@ -38,6 +38,8 @@ class Asked:
     spent: Spent
     unread: int = 0
     about: str = ""             # what the model was given beside the rows, for whoever reads the report
+    is_remote: bool = False     # then it costs what its own server takes, if anybody said so
+    price: Price | None = None
 
     @property
     def notes(self) -> list[str]:

@@ -7,7 +7,9 @@ Rows that ask what a test row asks are left out of both.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -69,7 +71,8 @@ class Contender:
     backend: Backend
     requests: list[Request]
     about: str = ""                 # what it was given, for whoever reads the report
-    price: Price | None = None
+    price: Price | None = None      # of its own server
+    is_remote: bool = False         # then the price of this machine says nothing of it
 
 
 @dataclass(frozen=True)
@@ -245,24 +248,47 @@ def _instructed(request: Request, instruction: str) -> Request:
 
 # ── rivals ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-def rivals(compare_to: Sequence[str | RemoteRival], rows: Sequence[Conversation],
-           open_base: Callable[[str], Backend], template_of: Callable[[str], Template],
-           taken: Sequence[str] = ("base", "tuned", "rival", FEW_SHOT, OPTIMISED)) -> list[Contender]:
-    """What the recipe compares to: bases by name, and remote models. Raises a UserError for a name that is `taken`, two
-    rivals of one name, and remote models that cannot be reached or are not there.
-    """
-    found: list[Contender] = []
-    for given in compare_to:
-        remote = isinstance(given, RemoteRival)
-        backend = opened(given, open_base, template_of)
-        name = backend.name if remote else str(given)
-        if name in taken or name in [other.name for other in found]:
+OURS = ("base", "tuned", "rival", FEW_SHOT, OPTIMISED)
+"""Names that contenders of our own have."""
+
+
+def named(given: str | RemoteRival) -> str:
+    """What a rival is called; "" where only its server knows."""
+    return given.model if isinstance(given, RemoteRival) else given
+
+
+def require_apart(compare_to: Sequence[str | RemoteRival]) -> None:
+    """Raise a UserError where two models would have one name."""
+    names = [*OURS, *filter(None, map(named, compare_to))]
+    for name in names:
+        if names.count(name) > 1:
             raise UserError(f"Two of the models that are compared are called {name}.",
                             fix="leave one of them out of compare_to")
-        price = given.price if isinstance(given, RemoteRival) else None
-        about = f"{name} at {given.url}" if isinstance(given, RemoteRival) else f"the base {name}"
-        found.append(Contender(name, backend, requests_of(rows), about, price))
-    return found
+
+
+def rival(given: str | RemoteRival, rows: Sequence[Conversation], open_base: Callable[[str], Backend],
+          template_of: Callable[[str], Template], others: Sequence[str] = ()) -> Contender:
+    """One model that the recipe compares to: a base by name, or a remote model. Raises a UserError where it cannot be
+    reached or is not there, or is called as one of `OURS` or of the `others`.
+    """
+    backend = opened(given, open_base, template_of)
+    name = backend.name if isinstance(given, RemoteRival) else given
+    if name in (*OURS, *others):
+        raise UserError(f"Two of the models that are compared are called {name}.",
+                        fix="leave one of them out of compare_to")
+    if isinstance(given, RemoteRival):
+        return Contender(name, backend, requests_of(rows), f"{name} at {given.url}", given.price, is_remote=True)
+    return Contender(name, backend, requests_of(rows), f"the base {name}")
+
+
+def answers_file(name: str) -> str:
+    """The file in `evaluation/` that holds a contender's answers. Two models that the user names, by paths or ids
+    that end alike, must not share one, nor have one of ours.
+    """
+    if name in OURS:
+        return f"{name}.json"
+    readable = re.sub(r"[^\w.-]", "_", name.rpartition("/")[2])[-40:]
+    return f"model-{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.json"
 
 
 def opened(given: str | RemoteRival, open_base: Callable[[str], Backend],

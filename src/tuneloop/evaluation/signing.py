@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuneloop.errors import UserError
 from tuneloop.evaluation.certificate import PERPLEXITY
+from tuneloop.evaluation.contenders import answers_file
 from tuneloop.evaluation.goal import Goal
 from tuneloop.grading.metrics import METRICS, perplexity
 from tuneloop.record import RunFolder, read_json
@@ -390,7 +391,7 @@ def _recomputed(folder: Path, model: str, names: list[str], references: list[str
 
     for name in names:
         if name == PERPLEXITY:
-            path = folder / "evaluation" / f"{Path(model).name}.json"
+            path = folder / "evaluation" / answers_file(model)
             try:
                 kept = read_json(path)
                 yield name, float(perplexity(kept["nll"], kept["tokens"])(np.ones((1, len(kept["nll"]))))[0])

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from tuneloop.errors import UserError
-from tuneloop.evaluation.contenders import RemoteRival
+from tuneloop.errors import UserError, missing_extra
+from tuneloop.evaluation.contenders import RemoteRival, require_apart
 from tuneloop.evaluation.cost import Price
 from tuneloop.evaluation.goal import Goal
 from tuneloop.evaluation.suites.catalog import RETENTION, USUAL, known_suite
 from tuneloop.evaluation.suites.perturb import KINDS
-from tuneloop.grading.metrics import METRICS
+from tuneloop.grading.metrics import METRICS, Kind, chosen
 from tuneloop.spec import Spec
 
 Positive = Annotated[int, Field(ge=1)]
@@ -83,10 +85,14 @@ class EvaluationSpec(Spec):
         flags = {self.out_of_distribution: "evaluation.out_of_distribution"} if self.out_of_distribution else {}
         return flags | dict.fromkeys(self.slices, "evaluation.slices")
 
-    def check_measures(self, goal: Goal, task: str) -> None:
-        """Raise a UserError where the goal bounds what this does not measure, or a judge has nothing to judge."""
+    def check_measures(self, goal: Goal, task: Kind) -> None:
+        """Raise a UserError where the goal bounds what this does not measure, a metric cannot be measured on such rows,
+        or a judge has nothing to judge: before training, not after it.
+        """
         from tuneloop.evaluation.safety.catalog import SAFETY
 
+        _require_measurable(self.metrics, task)
+        require_apart(self.compare_to)
         if self.policies and self.judge is None:
             raise UserError("evaluation.policies is set, but nobody judges by them.",
                             fix="name a model with evaluation.judge, or leave the policies out")
@@ -102,3 +108,19 @@ class EvaluationSpec(Spec):
             if getattr(goal, key) is not None and not set(names) & set(self.suites):
                 raise UserError(f"goal.{key} is set, but evaluation.suites has nothing that measures it.",
                                 wanted=f"some of {', '.join(names)}")
+
+
+def _require_measurable(metrics: Sequence[str], task: Kind) -> None:
+    """Raise a UserError for a metric that does not fit, needs an option that recipes have not, or lacks its package."""
+    try:
+        found = chosen(task, metrics)
+    except UserError as error:
+        raise UserError(f"evaluation.metrics: {error.found}", wanted=error.wanted, fix=error.fix) from None
+    for metric in found:
+        package = metric.needs.partition(",")[0]
+        if "options.schema" in metric.needs:
+            raise UserError(f"evaluation.metrics: {metric.name} needs a schema, which only a grader has in a recipe.",
+                            fix=f"leave it out; for rewards: [{{kind: {metric.name}, schema: …}}] measure the metric "
+                            "reward, and for a finished run: tuneloop eval RUN --on FILE --schema FILE")
+        if package.isidentifier() and package != "options" and find_spec(package) is None:
+            raise missing_extra(package, "eval", f"evaluation.metrics: {metric.name}")

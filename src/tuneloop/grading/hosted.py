@@ -81,8 +81,8 @@ class Run:
 
 
 def validate(given: Any) -> dict[str, Any]:
-    """The grader that an object is, with every default. Raises a UserError with every flaw and the key it is at."""
-    return {"grader": hosted(given).model_dump(mode="json", by_alias=True)}
+    """The grader that an object is, as the API returns it. Raises a UserError with every flaw and the key it is at."""
+    return {"grader": hosted(given).model_dump(mode="json", by_alias=True, exclude_unset=True)}
 
 
 def run(given: Any, model_sample: str, item: Mapping[str, Any] | None = None, means: Means | None = None) -> Run:

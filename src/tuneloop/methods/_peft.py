@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from tuneloop.errors import UserError
-from tuneloop.methods.base import MethodMemory, MethodSpec, quantised_bytes
+from tuneloop.methods.base import MethodMemory, MethodSpec, quantised_bytes, rebuilt
 
 if TYPE_CHECKING:
     from torch import nn
@@ -89,7 +89,8 @@ class PeftMethod(MethodSpec):
             yield
 
     def memory(self, shape: Shape) -> MethodMemory:
-        return MethodMemory(self.count(shape), frozen_head=True, base_bytes=quantised_bytes(shape, self.bits))
+        return MethodMemory(self.count(shape), frozen_head=True, base_bytes=quantised_bytes(shape, self.bits),
+                            rebuilt=rebuilt(shape, self.bits))
 
 
 @contextmanager

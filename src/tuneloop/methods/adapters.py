@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
@@ -22,6 +24,7 @@ from tuneloop.methods._peft import PeftMethod
 if TYPE_CHECKING:
     from torch import nn
 
+    from tuneloop.methods.base import MethodMemory
     from tuneloop.models.shape import Shape
     from tuneloop.types import Rendered
 
@@ -110,6 +113,16 @@ class Method(PeftMethod):
     def count(self, shape: Shape) -> int:
         size, adapters = self._size(shape.hidden), shape.layers * (2 if self.placement == "houlsby" else 1)
         return adapters * (2 * shape.hidden * size + size + shape.hidden)
+
+    def memory(self, shape: Shape) -> MethodMemory:
+        """An adapter keeps its own input and what enters its second layer; the sum is a tensor of its own."""
+        found, size = super().memory(shape), self._size(shape.hidden)
+        adapters = shape.layers * (2 if self.placement == "houlsby" else 1)
+        bent = {"relu": 1, "gelu": 2, "silu": 2}[self.activation]       # ReLU keeps nothing but its result
+        kept, made = Counter[float](), Counter[float]()
+        kept.update({shape.hidden: adapters, size: bent * adapters})
+        made.update({shape.hidden: 3 * adapters, size: 2 * adapters})
+        return replace(found, kept=kept, made=made)
 
     def _size(self, hidden: int) -> int:
         return self.size or max(1, hidden // self.reduction)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,15 +19,30 @@ if TYPE_CHECKING:
 
 BITS = {4: 0.516, 8: 1.0}
 """Bytes per quantised weight: NF4 with double quantisation (QLoRA, section 3), and int8; scales of rows are nothing."""
+REBUILT = {4: 1.0, 8: 1.0}
+"""Numbers made per quantised weight in a pass: the layer multiplies by its weights unpacked."""
+
+
+Widths = Mapping[float, float]
+"""Tensors by their width, in numbers per token: how many of them there are, in all blocks together."""
 
 
 @dataclass(frozen=True)
 class MethodMemory:
-    """What a method adds to the loaded base."""
+    """What a method adds to the loaded base, and what its backward asks of the forward (`plan.block` counts with it).
+    """
 
     trainable_parameters: int
     frozen_head: bool           # the head's weights take no gradient, so its logits need not be kept
     base_bytes: int             # the loaded base
+    inputs: frozenset[str] | None = frozenset()
+    """Linear layers whose inputs the gradient needs, by name; None: all of them."""
+    norms: bool = False         # norms train, and so keep what they have normalised
+    kept: Widths = field(default_factory=dict)      # further tensors that wait for the backward
+    made: Widths = field(default_factory=dict)      # further tensors of the forward, those kept included
+    rebuilt: float = 0.0        # numbers of weights that a pass makes anew, such as those it unpacks
+    blocks: int | None = None   # how many blocks the backward goes through, the last ones; None: all
+    added: bool = True          # what trains is added to the base, in float32; else it is part of it
 
 
 def quantised_bytes(shape: Shape, bits: int | None = None) -> int:
@@ -37,6 +52,11 @@ def quantised_bytes(shape: Shape, bits: int | None = None) -> int:
     """
     linear = 0 if bits is None else sum(i * o * n for _, i, o, n in shape.adaptable_shapes())
     return 4 * (shape.parameters - linear) + (0 if bits is None else int(BITS[bits] * linear))
+
+
+def rebuilt(shape: Shape, bits: int | None) -> float:
+    """Numbers of weights that a forward makes anew because the base is quantised."""
+    return REBUILT.get(bits or 0, 0.0) * sum(i * o * n for _, i, o, n in shape.adaptable_shapes())
 
 
 class MethodSpec(Spec):

@@ -87,8 +87,15 @@ class Method(MethodSpec):
         return 1e-5, "the lower end of the usual 1e-5 to 5e-5: every parameter moves, and large bases forget"
 
     def memory(self, shape: Shape) -> MethodMemory:
-        trained = sum(math.prod(shape.weights[name]) for name in self._trained(shape.weights, shape.layers))
-        return MethodMemory(trained, frozen_head=self.partial, base_bytes=quantised_bytes(shape))
+        names = self._trained(shape.weights, shape.layers)
+        linear = {name for name, *_ in shape.linear_shapes()}
+        inputs = frozenset(part for name in names if name.endswith(".weight")
+                           and (part := name.removesuffix(".weight").rpartition(".")[2]) in linear)
+        blocks = [int(found[1]) for name in names if (found := BLOCK.search(name))]
+        return MethodMemory(
+            sum(math.prod(shape.weights[name]) for name in names), frozen_head=self.partial,
+            base_bytes=quantised_bytes(shape), inputs=inputs, norms=any(KINDS["norms"].search(name) for name in names),
+            blocks=shape.layers - min(blocks, default=0) if self.partial else None, added=False)
 
     def _trained(self, names: Iterable[str], blocks: int) -> list[str]:
         """Names of the parameters that train, of a base with so many blocks, or a UserError."""

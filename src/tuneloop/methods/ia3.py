@@ -7,7 +7,9 @@ base holds queries, keys and values in one layer (GPT-2), the queries are scaled
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from tuneloop.errors import UserError
@@ -17,6 +19,7 @@ from tuneloop.models.shape import BLOCK_WEIGHT, STORED_AS_IN_OUT
 if TYPE_CHECKING:
     from torch import nn
 
+    from tuneloop.methods.base import MethodMemory
     from tuneloop.models.shape import Shape
 
 ATTENTION = ("k_proj", "v_proj", "c_attn", "query_key_value", "qkv_proj", "Wqkv")
@@ -51,15 +54,23 @@ class Method(PeftMethod):
         return 3e-3, "that of the paper (2205.05638): so few scales, all starting at one, need large steps"
 
     def count(self, shape: Shape) -> int:
-        layers = _stored_layers(shape)
+        return sum(self._widths(shape))
+
+    def memory(self, shape: Shape) -> MethodMemory:
+        """A scale keeps what it scales, and makes another."""
+        widths = Counter[float](self._widths(shape))
+        return replace(super().memory(shape), kept=widths, made=widths)
+
+    def _widths(self, shape: Shape) -> list[int]:
+        """How many numbers each scaled layer has scales for."""
+        layers, found = _stored_layers(shape), []
         targets, feedforward = self._chosen(layers)
-        total = 0
         for name in layers:
             if _is_one_of(name, targets):
                 rows, columns = shape.weights[f"{name}.weight"]
                 inputs, outputs = (rows, columns) if shape.model_type in STORED_AS_IN_OUT else (columns, rows)
-                total += inputs if _is_one_of(name, feedforward) else outputs
-        return total
+                found.append(inputs if _is_one_of(name, feedforward) else outputs)
+        return found
 
     def _chosen(self, layers: list[str]) -> tuple[list[str], list[str]]:
         """Targets, and those of them that are scaled at their input, or a UserError that lists what there is."""

@@ -89,11 +89,11 @@ class Collected:
 
 def unique(prompts: Sequence[Prompt], count: int | None, seed: int) -> list[Prompt]:
     """The different prompts, or `count` of them at random: fewer are always among more."""
-    found = list({prompt_id(one.prompt): one for one in reversed(prompts)}.items())[::-1]
-    if count is None or count >= len(found):
-        return [one for _, one in found]
-    drawn = {name for name, _ in sorted(found, key=lambda entry: digest(seed, entry[0]))[:count]}
-    return [one for name, one in found if name in drawn]
+    found: dict[str, Prompt] = {}
+    for one in prompts:
+        found.setdefault(prompt_id(one.prompt), one)
+    drawn = set(sorted(found, key=lambda name: digest(seed, name))[:count])
+    return [one for name, one in found.items() if name in drawn]
 
 
 def collect(prompts: Sequence[Prompt], models: Mapping[str, Backend], asking: Asking, out: Path, watch: Watcher,

@@ -231,8 +231,10 @@ def _by_answer(question: Question, standing: list[Said]) -> dict[str, list[Vote]
 
 
 def _ranked(question: Question, standing: list[Said], each: bool, left_out: Counter[str]) -> Rows:
-    """The answers in order, where for every two neighbours more people put the one before the other."""
-    votes = [vote for vote in _pairs(question, standing) if vote.worth]
+    """The answers in order, where of every two more people put the one before the other. Edited ones are not in it:
+    nobody compared them with all others.
+    """
+    votes = [vote for vote in _pairs(question, standing) if vote.worth and vote.said.kind == "verdict"]
     ahead: Counter[tuple[str, str]] = Counter()
     for vote in votes:
         ahead[vote.better, vote.worse] += 1

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 STALE_SECONDS = 3           # how old agreement may be that is shown while people judge
+REST = 20                   # times as long as it took to count, before it is counted again
 TITLE = "tuneloop rank"
 
 
@@ -38,15 +39,18 @@ class Room:
     saved: Callable[[], object] = lambda: None      # called whenever something was kept
     hints: list[str] = field(default_factory=list)  # commands for when everything is judged
     _standing: Standing | None = None
-    _looked: float = 0.0
+    _stale: float = 0.0
 
     def desk(self, annotator: str) -> Desk:
         return Desk(self.work, self.store, annotator, saved=self.saved)
 
     def standing(self) -> Standing:
-        """Agreement and attention, at most a few seconds old."""
-        if self._standing is None or time.monotonic() - self._looked > STALE_SECONDS:
-            self._standing, self._looked = standing_of(len(self.work.items), self.store), time.monotonic()
+        """Agreement and attention, a few seconds old; older where there is so much that it takes long."""
+        began = time.monotonic()
+        if self._standing is None or began > self._stale:
+            self._standing = standing_of(len(self.work.items), self.store)
+            now = time.monotonic()
+            self._stale = now + max(STALE_SECONDS, REST * (now - began))
         return self._standing
 
 
@@ -64,6 +68,7 @@ def listen(port: int) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((HOST, port))
+        found.listen()          # who opens the address at once waits, and is not refused
     except OSError as error:
         found.close()
         raise UserError(f"Port {port} of {HOST} cannot be used: {error.strerror}.",

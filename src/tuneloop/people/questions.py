@@ -60,7 +60,10 @@ def prompt_id(prompt: Sequence[Message]) -> str:
 
 def different(texts: Sequence[str]) -> list[int]:
     """Numbers of the answers that a reader can tell apart, the first of each."""
-    return list({" ".join(text.split()): i for i, text in reversed(list(enumerate(texts)))}.values())[::-1]
+    first: dict[str, int] = {}
+    for i, text in enumerate(texts):
+        first.setdefault(" ".join(text.split()), i)
+    return list(first.values())
 
 
 def read_questions(path: Path) -> list[Question]:

@@ -29,6 +29,7 @@ class Progress:
     stopped_early: bool = False
     why: str = ""                           # it was, where it was not for want of a new best
     seconds: float = 0.0
+    cpu_seconds: float = 0.0                # of this process, in the steps
     peak_memory_bytes: int = 0
     token_budget: int | None = None         # what it has been lowered to
 

@@ -1,9 +1,7 @@
 """The reference training loop, on accelerate.
 
-The optimizer batch is defined in groups of samples; it is cut into pieces by a token budget, which never changes the
-result, because sums are divided by the objective's denominator over the whole step. So where memory runs out the budget
-is halved and the step begins again. Which samples a step sees and what dropout drops follows from the seed and the
-step's number alone, so that resuming needs no state of samplers or generators.
+Steps are in `training.step`. Which samples a step sees and what dropout drops follows from the seed and the step's
+number alone, so that resuming needs no state of samplers or generators.
 
 With several processes each takes its share of a step's micro-batches; only the main one writes, reports and samples.
 """
@@ -14,71 +12,31 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 
-from tuneloop.compute.cut import cut_step, totals_of
+from tuneloop.compute.cut import totals_of
 from tuneloop.compute.flops import Meter
 from tuneloop.compute.model import SCORES_ALONE, ForestModel
-from tuneloop.compute.packing import sorted_paths, unique_tokens
 from tuneloop.compute.passes import passes
 from tuneloop.errors import TrainingFailed
 from tuneloop.objectives.base import REDUCERS, Objective
 from tuneloop.training import checkpoint
 from tuneloop.training.checkpoint import Progress
-from tuneloop.training.memory import Governor, memory_bytes, ran_out, watched
+from tuneloop.training.memory import Governor
 from tuneloop.training.optimizer import make_optimizer
-from tuneloop.training.source import Drawn, Given, Source, StopTraining, as_sampled
-from tuneloop.types import Denominator, Group, LossOutput, Piece, Rendered
+from tuneloop.training.peak import HighWater, memory_bytes, release
+from tuneloop.training.source import Given, Source, StopTraining
+from tuneloop.training.step import Report, Settings, Trainer, add, run_step, step_stats
+from tuneloop.training.trial import try_longest
+from tuneloop.types import Group
 
-
-@dataclass(frozen=True)
-class Settings:
-    """The resolved hyperparameters of a training."""
-
-    steps: int
-    batch_size: int                 # groups of samples per optimizer step
-    learning_rate: float
-    schedule: Literal["cosine", "linear", "constant"]
-    warmup: float                   # share of the steps
-    weight_decay: float
-    max_grad_norm: float
-    token_budget: int               # unique tokens per piece
-    evaluate_every: int             # optimizer steps
-    checkpoint_every: int           # optimizer steps
-    patience: int                   # looks at the validation loss
-    share: bool                     # share prefixes
-    checkpointing: bool             # compute activations twice instead of keeping them
-    memory_bytes: int               # what training may use in all
-    seed: int
-    optimizer: str = "adamw"
-
-
-Report = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class _Trainer:
-    """What every step needs."""
-
-    accelerator: Any
-    model: Any                      # as accelerate prepared it
-    objective: Objective
-    settings: Settings
-    governor: Governor
-    meter: Meter
-
-    def pieces(self, samples: Sequence[Rendered], groups: Sequence[int]) -> list[Piece]:
-        """The step's pieces of this process; trunks would cross processes, so they are for one alone."""
-        one = self.accelerator.num_processes == 1
-        return cut_step(samples, self.governor.token_budget, groups=groups, share=self.settings.share,
-                        trunks=one, keep_last="scores" in self.objective.needs)
+__all__ = ["Settings", "begin", "fit"]
 
 
 def fit(model: ForestModel, objective: Objective, train: Sequence[Group] | Source, validation: Sequence[Group],
@@ -91,31 +49,52 @@ def fit(model: ForestModel, objective: Objective, train: Sequence[Group] | Sourc
     Raises TrainingFailed when the loss is not finite or a checkpoint cannot be written, KeyboardInterrupt after saving
     when the user interrupts.
     """
+    with HighWater() as high:
+        release()
+        trainer, progress = begin(model, objective, settings, report, high, folder)
+        progress = _train(trainer, model, progress, train, validation, folder, report=report, look=look)
+    return replace(progress, peak_memory_bytes=max(progress.peak_memory_bytes, high.peak_bytes))
+
+
+def begin(model: ForestModel, objective: Objective, settings: Settings, report: Report, high: HighWater,
+          folder: Path | None = None) -> tuple[Trainer, Progress]:
+    """Everything for the first step, or for the one after the newest checkpoint in `folder`."""
     from accelerate import Accelerator
 
     accelerator = Accelerator()
-    main = accelerator.is_main_process
     model.to(accelerator.device)
     if settings.checkpointing:
         model.checkpoint_activations()
     optimizer = make_optimizer(settings.optimizer, _parameter_groups(model, settings.weight_decay),
                                settings.learning_rate)
-    progress = checkpoint.restore(folder, model, optimizer) or Progress()
+    progress = (checkpoint.restore(folder, model, optimizer) if folder else None) or Progress()
     prepared, optimizer = accelerator.prepare(model, optimizer)
-    governor = Governor(progress.token_budget or settings.token_budget, settings.memory_bytes, report)
+    governor = Governor(progress.token_budget or settings.token_budget, settings.memory_bytes, report, high,
+                        settings.advice)
     meter = Meter(model, head=objective.needs & REDUCERS != SCORES_ALONE)
-    trainer = _Trainer(accelerator, prepared, objective, settings, governor, meter)
-    source = Given(train, objective, settings.batch_size, settings.seed) if isinstance(train, Sequence) else train
+    return Trainer(accelerator, prepared, optimizer, objective, settings, governor, meter), progress
+
+
+def _train(trainer: Trainer, model: ForestModel, progress: Progress, train: Sequence[Group] | Source,
+           validation: Sequence[Group], folder: Path, *, report: Report, look: Callable[[int], None]) -> Progress:
+    """The steps, looks and checkpoints of `fit`."""
+    accelerator, settings, optimizer = trainer.accelerator, trainer.settings, trainer.optimizer
+    main = accelerator.is_main_process
+    source = Given(train, trainer.objective, settings.batch_size, settings.seed) if isinstance(train, Sequence) \
+        else train
+    if progress.step == 0 and isinstance(source, Given):
+        try_longest(trainer, source.groups)
     with _interruptible() as interrupted:
         while progress.step < settings.steps and not progress.stopped_early:
-            began = time.perf_counter()
+            began, busy = time.perf_counter(), time.process_time()
             try:
-                entry = _step(trainer, optimizer, source.of_step(progress.step), progress.step)
+                entry = run_step(trainer, source.of_step(progress.step), progress.step)
             except StopTraining as over:
                 progress = _ended(progress, over, report)
                 checkpoint.save(folder, model, optimizer.optimizer, progress)
                 break
-            progress = _after_step(progress, entry, time.perf_counter() - began, governor)
+            progress = _after_step(progress, entry, time.perf_counter() - began, time.process_time() - busy,
+                                   trainer.governor)
             if main:
                 report(entry | {"event": "step", "step": progress.step, "seconds": round(progress.seconds, 3),
                                 "memory_bytes": progress.peak_memory_bytes})
@@ -140,120 +119,8 @@ def fit(model: ForestModel, objective: Objective, train: Sequence[Group] | Sourc
     return progress
 
 
-def _step(trainer: _Trainer, optimizer: Any, drawn: Drawn, step: int) -> dict[str, Any]:
-    """One optimizer step; returns its line for metrics.jsonl."""
-    accelerator, settings, chosen = trainer.accelerator, trainer.settings, drawn.groups
-    trainer = replace(trainer, objective=drawn.objective)
-    trainer.model.train()
-    began = time.perf_counter()
-    rate = settings.learning_rate * schedule(step, settings)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    while True:
-        torch.manual_seed(_seed_of_step(settings.seed, step, accelerator.process_index))
-        try:
-            means, pieces = _accumulate(trainer, chosen, step + 1)
-            break
-        except Exception as error:
-            # one process cannot begin its step again while the others wait for its gradients
-            if accelerator.num_processes > 1 or not ran_out(error):
-                raise
-            optimizer.zero_grad(set_to_none=True)
-            trainer.governor.halve(step + 1, max(_tokens(group, settings.share) for group in chosen), error)
-    norm = float(accelerator.clip_grad_norm_(trainer.model.parameters(), settings.max_grad_norm))
-    if not (math.isfinite(means["loss"]) and math.isfinite(norm)):
-        raise TrainingFailed(_explain_not_finite(means["loss"], norm, rate, step),
-                             fix="lower training.learning_rate, or look at the rows with `tuneloop check`; earlier "
-                                 "checkpoints are kept")
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    seconds = time.perf_counter() - began
-    tokens, logical = sum(p.computed_tokens for p in pieces), sum(p.forest.logical_tokens for p in pieces if p.samples)
-    return means | dict(drawn.told) | {
-        "learning_rate": rate, "grad_norm": norm, "tokens": tokens, "logical_tokens": logical,
-        "supervised_tokens": sum(len(p.forest.targets) for p in pieces), "sharing": round(logical / tokens, 3),
-        "pieces": len(pieces), "token_budget": trainer.governor.token_budget,
-        "tokens_per_second": round(tokens / seconds, 1),
-        "utilisation": round(trainer.meter.utilisation(pieces, seconds / accelerator.num_processes), 3)}
-
-
-def _accumulate(trainer: _Trainer, chosen: Sequence[Group], step: int) -> tuple[dict[str, float], list[Piece]]:
-    """Leave the gradients of the step in the model; returns the means of its named sums, and its pieces."""
-    samples = [r for group in chosen for r in group.branches]
-    pieces = trainer.pieces(samples, [g for g, group in enumerate(chosen) for _ in group.branches])
-    stats = _step_stats(trainer, chosen)
-    sums: dict[str, torch.Tensor] = {}
-    per: dict[str, Denominator] = {}
-    totals = totals_of(pieces)
-    denominator = totals[trainer.objective.denominator]
-    with watched(trainer.governor, step, max(p.forest.unique_tokens for p in pieces)), trainer.meter.counting():
-        for found, weight in _losses(trainer, pieces, stats):
-            # gradients are averaged over processes, while the loss is a sum over all of them
-            trainer.accelerator.backward(found.loss * (weight * trainer.accelerator.num_processes / denominator))
-            _add(sums, found, weight)
-            per |= found.per
-            del found
-    return _means(trainer, sums, per, totals), pieces
-
-
-def _losses(trainer: _Trainer, pieces: Sequence[Piece],
-            stats: Mapping[str, float]) -> Iterator[tuple[LossOutput, float]]:
-    """What the objective says of this process's pieces, and how much each counts.
-
-    All processes run the same number of pieces: what is missing is repeated and counts nothing.
-    """
-    world, rank = trainer.accelerator.num_processes, trainer.accelerator.process_index
-    if world == 1:
-        mine, real = list(pieces), len(pieces)
-    else:
-        turns = [turn * world + rank for turn in range(math.ceil(len(pieces) / world))]
-        mine, real = [pieces[i if i < len(pieces) else 0] for i in turns], sum(i < len(pieces) for i in turns)
-    needs = trainer.objective.needs & REDUCERS
-    for done, (_, batch, out) in enumerate(piece for piece in passes(
-            trainer.model, mine, trainer.accelerator.device, needs)):
-        batch, drift = as_sampled(batch, out)
-        found = trainer.objective.loss(out, replace(batch, stats=stats))
-        if drift is not None:
-            found = replace(found, sums={**found.sums, "drift": (drift * batch.weights).sum()},
-                            per={**found.per, "drift": "weight"})
-        yield found, float(world == 1 or done < real)
-
-
 @torch.no_grad()
-def _step_stats(trainer: _Trainer, chosen: Sequence[Group]) -> dict[str, float]:
-    """What the objective wants to know of the step's probes before the first backward."""
-    probes = [r for group in chosen for r in group.probes]
-    if not probes:
-        return {}
-    pieces = trainer.pieces(probes, [g for g, group in enumerate(chosen) for _ in group.probes])
-    sums: dict[str, torch.Tensor] = {}
-    per: dict[str, Denominator] = {}
-    for _, batch, out in passes(trainer.accelerator.unwrap_model(trainer.model), pieces, trainer.accelerator.device,
-                                trainer.objective.needs & REDUCERS):
-        found = trainer.objective.step_stats(out, batch)
-        if found is not None:
-            _add(sums, found, 1.0)
-            per |= found.per
-    world = trainer.accelerator.num_processes       # every process has seen all probes
-    return _means(trainer, {name: s / world for name, s in sums.items()}, per, totals_of(pieces))
-
-
-def _add(sums: dict[str, torch.Tensor], found: LossOutput, weight: float) -> None:
-    for name, value in {"loss": found.loss, **found.sums}.items():
-        sums[name] = sums.get(name, 0.0) + value.detach() * weight
-
-
-def _means(trainer: _Trainer, sums: Mapping[str, torch.Tensor], per: Mapping[str, Denominator],
-           totals: Mapping[Denominator, float]) -> dict[str, float]:
-    """Sums over all processes, each divided by its denominator."""
-    objective = trainer.objective
-    return objective.told({
-        name: float(trainer.accelerator.reduce(total, "sum")) / totals[per.get(name, objective.denominator)]
-        for name, total in sums.items()})
-
-
-@torch.no_grad()
-def _validation_loss(trainer: _Trainer, validation: Sequence[Group], step: int) -> float | None:
+def _validation_loss(trainer: Trainer, validation: Sequence[Group], step: int) -> float | None:
     """The objective on the validation rows, without dropout; the same number in all processes; None without rows."""
     from accelerate.utils import broadcast_object_list
 
@@ -263,9 +130,9 @@ def _validation_loss(trainer: _Trainer, validation: Sequence[Group], step: int) 
     sums: dict[str, torch.Tensor] = {}
     samples = [r for group in validation for r in group.branches]
     pieces = trainer.pieces(samples, [g for g, group in enumerate(validation) for _ in group.branches])
-    stats = _step_stats(trainer, validation)
+    stats = step_stats(trainer, validation)
     for _, batch, out in passes(model, pieces, trainer.accelerator.device, trainer.objective.needs & REDUCERS):
-        _add(sums, trainer.objective.loss(out, replace(batch, stats=stats)), 1.0)
+        add(sums, trainer.objective.loss(out, replace(batch, stats=stats)), 1.0)
     mean = float(sums["loss"]) / totals_of(pieces)[trainer.objective.denominator]
     loss: float = broadcast_object_list([mean])[0]
     if not math.isfinite(loss):
@@ -309,25 +176,6 @@ def _anyone(accelerator: Any, flag: bool) -> bool:
     return bool(accelerator.reduce(torch.tensor(int(flag), device=accelerator.device), "sum") > 0)
 
 
-def _tokens(group: Group, share: bool) -> int:
-    """Tokens of a group, which is never split."""
-    return unique_tokens(sorted_paths(group.branches, None, True), share)
-
-
-def _seed_of_step(seed: int, step: int, process: int) -> int:
-    """What dropout draws from: a number of its own for every step and process."""
-    return int(np.random.SeedSequence([seed, step, process]).generate_state(1)[0])
-
-
-def schedule(step: int, settings: Settings) -> float:
-    """Factor on the learning rate for the optimizer step `step`, counted from 0."""
-    warmup = round(settings.warmup * settings.steps)
-    if step < warmup:
-        return (step + 1) / warmup
-    done = (step - warmup) / max(1, settings.steps - warmup)
-    return {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "constant": 1.0}[settings.schedule]
-
-
 def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay for matrices; none for biases, norms and scales, which are vectors, whatever their dimensions."""
     parameters = list(checkpoint.trainable(model).values())
@@ -337,16 +185,12 @@ def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[
             {"params": [p for p, vector in zip(parameters, vectors, strict=True) if vector], "weight_decay": 0.0}]
 
 
-def _after_step(progress: Progress, entry: dict[str, Any], seconds: float, governor: Governor) -> Progress:
+def _after_step(progress: Progress, entry: dict[str, Any], seconds: float, cpu_seconds: float,
+                governor: Governor) -> Progress:
     return replace(progress, step=progress.step + 1, tokens=progress.tokens + entry["tokens"],
-                   seconds=progress.seconds + seconds, token_budget=governor.token_budget,
+                   seconds=progress.seconds + seconds, cpu_seconds=progress.cpu_seconds + cpu_seconds,
+                   token_budget=governor.token_budget,
                    peak_memory_bytes=max(progress.peak_memory_bytes, governor.peak_bytes, memory_bytes()))
-
-
-def _explain_not_finite(loss: float, norm: float, rate: float, step: int) -> str:
-    return (f"Training stopped at step {step + 1}: the loss is {loss:g} and the gradient's norm {norm:g}. "
-            f"The learning rate was {rate:.2g}. Usual causes: a learning rate too high, or weights that hold no finite "
-            "numbers. The step was not applied.")
 
 
 @contextmanager

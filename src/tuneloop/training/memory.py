@@ -5,7 +5,6 @@ How a step is cut into pieces never changes its result, so the token budget may 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,18 +12,23 @@ from typing import Any
 import torch
 
 from tuneloop.errors import TrainingFailed
+from tuneloop.training.peak import HighWater, memory_bytes, release
 
-SAMPLE_SECONDS = 0.02
 MARGIN = 0.9            # of the memory left over, what the next step may plan with
 FEWEST_TOKENS = 64
+ROW_ADVICE = "set training.checkpointing=true, lower data.max_length_tokens, or take a smaller base"
 
 
 class Governor:
     """Sets the token budget. It never rises above the one planned."""
 
-    def __init__(self, token_budget: int, memory_bytes: int, report: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, token_budget: int, memory_bytes: int, report: Callable[[dict[str, Any]], None],
+                 high: HighWater | None = None, advice: str = "") -> None:
+        """`advice`: what the plan says to do where not even one row fits."""
         self.token_budget = token_budget
         self.memory_bytes = memory_bytes
+        self.high = high or HighWater()
+        self.advice = advice or ROW_ADVICE
         self.peak_bytes = 0
         self._report = report
 
@@ -36,7 +40,7 @@ class Governor:
         if self.token_budget <= max(FEWEST_TOKENS, longest // 2):
             raise TrainingFailed(
                 f"Memory ran out at step {step} with {longest} tokens at once: one row, or the answers to one prompt.",
-                fix="set training.checkpointing=true, lower data.max_length_tokens, or take a smaller base") from error
+                fix=self.advice) from error
         self.token_budget //= 2
         self._report({"event": "memory", "step": step, "token_budget": self.token_budget, "why": "memory ran out"})
 
@@ -48,45 +52,23 @@ class Governor:
         per_token = (peak_bytes - before_bytes) / tokens
         fits = MARGIN * max(0, self.memory_bytes - before_bytes) / max(1.0, per_token)
         lowered = max(FEWEST_TOKENS, min(self.token_budget // 2, int(fits)))
-        self.token_budget = lowered
-        self._report({"event": "memory", "step": step, "token_budget": lowered, "why": (
-            f"the peak of {peak_bytes / 2**30:.2f} GiB crossed the limit of {self.memory_bytes / 2**30:.2f} GiB")})
+        self.lower(step, lowered, f"the peak of {peak_bytes / 2**30:.2f} GiB crossed the limit of "
+                                  f"{self.memory_bytes / 2**30:.2f} GiB")
+        release()       # or what the step has left free would count against the next one
+
+    def lower(self, step: int, token_budget: int, why: str) -> None:
+        """At most so many tokens at once from now on."""
+        self.token_budget = token_budget
+        self._report({"event": "memory", "step": step, "token_budget": token_budget, "why": why})
 
 
 @contextmanager
 def watched(governor: Governor, step: int, tokens: int) -> Iterator[None]:
     """Measure the peak of a step, whose largest piece has `tokens` tokens."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        yield
-        governor.learn(step, tokens, before, torch.cuda.max_memory_allocated())
-        return
-    before = peak = memory_bytes()
-    done = threading.Event()
-
-    def sample() -> None:
-        nonlocal peak
-        while not done.wait(SAMPLE_SECONDS):
-            peak = max(peak, memory_bytes())
-
-    sampler = threading.Thread(target=sample, daemon=True)
-    sampler.start()
-    try:
-        yield
-    finally:
-        done.set()
-        sampler.join()
-    governor.learn(step, tokens, before, peak)
-
-
-def memory_bytes() -> int:
-    """Memory in use: of the GPU where there is one, else of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.memory_allocated()
-    import psutil
-
-    return int(psutil.Process().memory_info().rss)
+    governor.high.mark()
+    before = memory_bytes()
+    yield
+    governor.learn(step, tokens, before, governor.high.mark().in_use_bytes)
 
 
 def ran_out(error: BaseException) -> bool:

@@ -15,11 +15,14 @@ from tuneloop.errors import UserError
 from tuneloop.evaluation.contenders import (
     FOR_LABELS,
     PROPOSALS,
+    Contender,
     RemoteRival,
+    answers_file,
     few_shot,
     optimised_prompt,
     requests_of,
-    rivals,
+    require_apart,
+    rival,
     template,
 )
 from tuneloop.types import Conversation, Message, Origin, Request, Sampling
@@ -184,12 +187,19 @@ def no_template(name: str) -> Any:
     raise AssertionError("no tokenizer is named")
 
 
-def test_rivals_are_bases_by_name_and_remote_models() -> None:
+def opened(given: str | RemoteRival, others: Sequence[str] = (), template_of: Any = no_template) -> Contender:
+    return rival(given, TEST, open_base, template_of, others)
+
+
+def test_a_rival_is_a_base_by_name_or_a_remote_model() -> None:
+    here = opened("qwen3-1.7b")
     with serving(models=("large",)) as api:
-        found = rivals(["qwen3-1.7b", RemoteRival(url=api.url)], TEST, open_base, no_template)
-        assert found[1].backend.generate(found[1].requests[:1], Sampling())[0].text == "test 0"
-    assert [one.name for one in found] == ["qwen3-1.7b", "large"]
-    assert [one.requests for one in found] == [requests_of(TEST)] * 2
+        there = opened(RemoteRival(url=api.url, price={"machine_usd_per_hour": 2}))     # type: ignore[arg-type]
+        assert there.backend.generate(there.requests[:1], Sampling())[0].text == "test 0"
+    assert (here.name, here.is_remote, here.price) == ("qwen3-1.7b", False, None)
+    assert (there.name, there.is_remote) == ("large", True)
+    assert there.price is not None and there.price.machine_usd_per_hour == 2
+    assert here.requests == there.requests == requests_of(TEST)
 
 
 def test_a_remote_rival_with_a_template_scores() -> None:
@@ -200,17 +210,35 @@ def test_a_remote_rival_with_a_template_scores() -> None:
             return f"{messages[-1].content}>"
 
     with serving(models=("large",)) as api:
-        [found] = rivals([RemoteRival(url=api.url, tokenizer="some-base")], TEST, open_base,
-                         lambda name: template(Tokenizer()))     # type: ignore[arg-type]
+        found = opened(RemoteRival(url=api.url, tokenizer="some-base"),
+                       template_of=lambda name: template(Tokenizer()))     # type: ignore[arg-type]
         assert found.backend.score(found.requests[:1], ["ok"])[0].tokens == 3
 
 
 def test_rivals_that_cannot_be_asked_or_told_apart() -> None:
     with serving(models=("base", "large")) as api:
         url = api.url
-        for given, why in (([RemoteRival(url=url, model="base")], "called base"), (["tuned"], "called tuned"),
-                           (["a", "a"], "called a"), ([RemoteRival(url=url, model="huge")], "no model huge")):
+        for given, why in ((RemoteRival(url=url, model="base"), "called base"), ("tuned", "called tuned"),
+                           ("a", "called a"), (RemoteRival(url=url, model="huge"), "no model huge")):
             with pytest.raises(UserError, match=why):
-                rivals(given, TEST, open_base, no_template)
+                opened(given, ["a"])
     with pytest.raises(UserError, match="cannot be reached"):
-        rivals([RemoteRival(url=url, model="large")], TEST, open_base, no_template)
+        opened(RemoteRival(url=url, model="large"))
+
+
+@pytest.mark.parametrize("compare_to", [["a", "b", "a"], ["base"], ["few_shot"], [RemoteRival(url="x", model="a"), "a"]])
+def test_names_that_two_would_have_are_refused_before_anything_runs(compare_to: list[Any]) -> None:
+    require_apart(["a", "b", RemoteRival(url="x"), RemoteRival(url="y")])
+    with pytest.raises(UserError, match="Two of the models"):
+        require_apart(compare_to)
+
+
+def test_every_contender_has_a_file_of_its_own() -> None:
+    """Ids that end alike, and folders that are called as one of ours, too."""
+    names = ["base", "tuned", "rival", "few_shot", "one/model", "two/model", "model", "folder/base", "folder/judged",
+             "a:b", "a_b", "x" * 300]
+    files = [answers_file(name) for name in names]
+    assert len(set(files)) == len(files)
+    assert files[0] == "base.json"
+    assert all(re.fullmatch(r"[\w.-]{1,80}", file) for file in files)
+    assert not {"judged.json", "contenders.json"} & set(files)

@@ -88,7 +88,8 @@ def test_what_is_validated_comes_back() -> None:
     found = validate(CHECK)
     assert found == {"grader": CHECK}
     assert validate(found["grader"]) == found
-    assert validate(SCORE)["grader"]["range"] == [0, 1]
+    multi = {"type": "multi", "name": "all", "graders": {"a": CHECK, "b": PYTHON}, "calculate_output": "a"}
+    assert validate(multi) == {"grader": multi}
 
 
 @pytest.mark.parametrize("call", [validate, lambda grader: run(grader, "x")])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tuneloop.errors import UserError
+from tuneloop.grading import sandbox
 from tuneloop.grading.sandbox import Limits, Outcome, Shared, Task, run, run_all
 
 LIMITS = Limits(seconds=5, memory_bytes=400 << 20, disk_bytes=8 << 20, processes=8)
@@ -197,3 +198,18 @@ def test_a_server_that_dies_before_anything_ran_is_told(monkeypatch: pytest.Monk
     monkeypatch.setattr("tuneloop.grading.sandbox._CHILD", broken)
     with pytest.raises(UserError, match="could not be started"):
         run_all([Task("x = 1")])
+
+
+def test_where_nothing_can_be_forked_each_task_has_a_process_from_the_start(monkeypatch: pytest.MonkeyPatch,
+                                                                            tmp_path: Path) -> None:
+    """As on Windows: what forks is taken away from the child."""
+    child = tmp_path / "child.py"
+    child.write_text("import os\ndel os.fork\n" + sandbox._CHILD.read_text().replace("from __future__", "# "))
+    monkeypatch.setattr(sandbox, "_CHILD", child)
+    monkeypatch.setattr(sandbox, "_FORKS", False)
+    programs = ["print('a')", "while True: pass", "assert False", "import os\nos._exit(0)", "print('b')"]
+    found = in_one(programs, False, SHORT)
+    assert statuses(found) == ["passed", "timed out", "failed", "ended early", "passed"]
+    assert (found[0].output, found[4].output) == ("a\n", "b\n")
+    source = "seen = []\ndef grade(x):\n    seen.append(x)\n    return len(seen) / x"
+    assert [outcome.value for outcome in called(source, [[1], [2]], False)] == [1, 0.5]

@@ -24,17 +24,24 @@ def rows(prompts: int, answers: Sequence[str] = ANSWERS) -> list[dict[str, Any]]
 
 
 def questions(folder: Path, prompts: int, answers: Sequence[str] = ANSWERS) -> list[Question]:
+    folder.mkdir(exist_ok=True)
     return read_questions(write_jsonl(folder / "collected.jsonl", rows(prompts, answers)))
 
 
-def work(folder: Path, prompts: int = 20, ask: Ask = "compare", answers: Sequence[str] = ANSWERS,
-         **options: Any) -> Work:
-    found = questions(folder, prompts, answers)
+def work(folder: Path, prompts: int = 20, ask: Ask = "compare", answers: Sequence[str] = ANSWERS, *,
+         read_only: bool = False, **options: Any) -> Work:
+    """Of a file that is written first, unless it is there."""
+    found = read_questions(folder / "collected.jsonl") if read_only else questions(folder, prompts, answers)
     return Work({one.id: one for one in found}, items_of(found, ask, options.pop("per_prompt", None)), ask, **options)
 
 
 def store(folder: Path) -> Judgements:
     return Judgements(folder / "said.sqlite")
+
+
+def in_memory() -> Judgements:
+    """For people who say much: every row of a file waits for the disk."""
+    return Judgements(Path(":memory:"))
 
 
 def desk(of: Work, kept: Judgements, annotator: str = "ann") -> Desk:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from judging import answer, clicks, desk, in_memory, judge_all, prefers, questions, word, work
 
-from judging import answer, clicks, desk, judge_all, prefers, questions, store, word, work
 from tuneloop.people.agreement import agreements, counted, fleiss_kappa, with_people
 from tuneloop.people.items import Verdict, equal
 from tuneloop.people.questions import Question
@@ -63,7 +63,8 @@ def test_two_people(four: list[Question]) -> None:
 
 
 def test_three_people_who_did_not_all_judge_everything(four: list[Question]) -> None:
-    [found] = agreements([*opinions(four, "ann", "ttb-"), *opinions(four, "bob", "tbbt"), *opinions(four, "cid", "tb--")])
+    [found] = agreements([said for name, of in (("ann", "ttb-"), ("bob", "tbbt"), ("cid", "tb--"))
+                          for said in opinions(four, name, of)])
     assert (found.of, found.shared, found.by_all) == ("Fleiss", 3, 2)
     # tt t, tb b: observed (1 + 1/3)/2, shares 4/6 and 2/6
     assert found.kappa == pytest.approx((2 / 3 - 20 / 36) / (1 - 20 / 36))
@@ -102,7 +103,8 @@ def test_nobody_to_agree_with(four: list[Question]) -> None:
 
 
 def test_a_model_is_compared_with_most_people(four: list[Question]) -> None:
-    people = [said for name, of in (("ann", "11b1"), ("bob", "12b2"), ("cid", "11t-")) for said in opinions(four, name, of)]
+    people = [said for name, of in (("ann", "11b1"), ("bob", "12b2"), ("cid", "11t-"))
+              for said in opinions(four, name, of)]
     judges = opinions(four, "gpt", "12t1")
     [found] = with_people(people, judges)
     assert (found.judge, found.judged, found.shared) == ("gpt", 4, 3)       # nobody knows of the fourth
@@ -114,7 +116,7 @@ def test_a_model_is_compared_with_most_people(four: list[Question]) -> None:
 def test_standing_says_it_all(tmp_path: Path) -> None:
     import random
 
-    of, kept = work(tmp_path, 40), store(tmp_path)
+    of, kept = work(tmp_path, 40), in_memory()
     judge_all(desk(of, kept, "ann"))
     judge_all(desk(of, kept, "bob"))
     judge_all(desk(of, kept, "eve"), clicks(random.Random(1)))
@@ -128,4 +130,4 @@ def test_standing_says_it_all(tmp_path: Path) -> None:
     text = "\n".join(found.lines())
     assert "eve: seems to click at random" in text
     assert found.to_json()["at_random"] == ["eve"]
-    assert standing_of(3, store(tmp_path / "empty")).lines() == ["Nobody has judged anything yet."]
+    assert standing_of(3, in_memory()).lines() == ["Nobody has judged anything yet."]

@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from judging import clicks, desk, goodness, in_memory, is_nonsense, judge_all, knows, store, work
 
-from judging import clicks, desk, goodness, is_nonsense, judge_all, knows, store, work
 from tuneloop.errors import UserError
 from tuneloop.people.desk import KEYS, Desk, Ranking, key_of, nonsense
 from tuneloop.people.items import AGAIN, NONSENSE, Verdict, better, equal
@@ -15,7 +15,7 @@ from tuneloop.people.store import Said
 
 
 def test_everything_is_judged_once(tmp_path: Path) -> None:
-    of, kept = work(tmp_path, 20), store(tmp_path)
+    of, kept = work(tmp_path, 20), in_memory()
     at = desk(of, kept)
     done = judge_all(at)
     assert at.showing is None
@@ -26,7 +26,7 @@ def test_everything_is_judged_once(tmp_path: Path) -> None:
 
 def test_nobody_learns_whose_answer_it_is_and_sides_are_mixed(tmp_path: Path) -> None:
     of = work(tmp_path, 60, checks=0)
-    at, first = desk(of, store(tmp_path)), Counter[str]()
+    at, first = desk(of, in_memory()), Counter[str]()
     while at.showing is not None:
         first[of.questions[at.showing.item.question].models[at.showing.answers[0]]] += 1
         at.judge(at.showing.nonce, knows(at.showing))
@@ -34,7 +34,7 @@ def test_nobody_learns_whose_answer_it_is_and_sides_are_mixed(tmp_path: Path) ->
 
 
 def test_two_people_see_the_same_items_in_orders_of_their_own(tmp_path: Path) -> None:
-    of, kept = work(tmp_path, 40, checks=0), store(tmp_path)
+    of, kept = work(tmp_path, 40, checks=0), in_memory()
     shown = []
     for name in ("ann", "bob"):
         judge_all(desk(of, kept, name))
@@ -59,7 +59,7 @@ def test_who_comes_back_goes_on_where_they_stopped(tmp_path: Path) -> None:
 
 def test_an_old_showing_and_a_double_press_are_nothing(tmp_path: Path) -> None:
     clock = [100.0]
-    at = Desk(work(tmp_path, 5), kept := store(tmp_path), "ann", clock=lambda: clock[0])
+    at = Desk(work(tmp_path, 5), kept := in_memory(), "ann", clock=lambda: clock[0])
     assert at.showing
     first = at.showing
     assert not at.judge(first.nonce, knows(first))          # nobody reads so fast
@@ -71,7 +71,7 @@ def test_an_old_showing_and_a_double_press_are_nothing(tmp_path: Path) -> None:
 
 
 def test_undo_shows_the_item_again_as_it_was(tmp_path: Path) -> None:
-    at = desk(work(tmp_path, 5, checks=0), kept := store(tmp_path))
+    at = desk(work(tmp_path, 5, checks=0), kept := in_memory())
     judge_all(at, most=3)
     before = kept.history("ann")[-1]
     gone = at.undo()
@@ -90,7 +90,7 @@ def test_undo_shows_the_item_again_as_it_was(tmp_path: Path) -> None:
 
 
 def test_skipped_items_come_at_the_end(tmp_path: Path) -> None:
-    at = desk(work(tmp_path, 4, checks=0), kept := store(tmp_path))
+    at = desk(work(tmp_path, 4, checks=0), kept := in_memory())
     assert at.showing
     put_off = at.showing.item
     at.skip()
@@ -106,7 +106,7 @@ def test_skipped_items_come_at_the_end(tmp_path: Path) -> None:
 
 
 def test_comments_and_edits_are_kept(tmp_path: Path) -> None:
-    at = desk(work(tmp_path, 4, checks=0), kept := store(tmp_path))
+    at = desk(work(tmp_path, 4, checks=0), kept := in_memory())
     assert at.showing
     showing, text = at.showing, "As it should be."
     assert not at.edit(1, showing.texts[1])         # unchanged
@@ -123,7 +123,7 @@ def test_comments_and_edits_are_kept(tmp_path: Path) -> None:
 
 
 def test_others_need_not_judge_what_is_not_shared(tmp_path: Path) -> None:
-    of, kept = work(tmp_path, 20, checks=0, shared=0.2), store(tmp_path)
+    of, kept = work(tmp_path, 20, checks=0, shared=0.2), in_memory()
     ann, bob = desk(of, kept, "ann"), desk(of, kept, "bob")
     while ann.showing or bob.showing:
         for at in (ann, bob):
@@ -137,7 +137,7 @@ def test_others_need_not_judge_what_is_not_shared(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ask", ["compare", "order", "thumbs", "stars"])
 def test_attention_is_tested(tmp_path: Path, ask: str) -> None:
-    of, kept = work(tmp_path, 200 if ask == "order" else 70, ask), store(tmp_path)     # type: ignore[arg-type]
+    of, kept = work(tmp_path, 200 if ask == "order" else 70, ask), in_memory()     # type: ignore[arg-type]
     judge_all(desk(of, kept))
     tests = [said for said in kept.standing("ann") if said.check]
     assert len(tests) == len(of.items) // 10
@@ -151,7 +151,7 @@ def test_attention_is_tested(tmp_path: Path, ask: str) -> None:
 
 
 def test_a_test_of_attention_can_be_put_off_like_anything(tmp_path: Path) -> None:
-    at = desk(work(tmp_path, 20), store(tmp_path))
+    at = desk(work(tmp_path, 20), in_memory())
     judge_all(at, most=10)
     assert at.showing
     assert at.showing.item.check
@@ -170,11 +170,11 @@ def test_nonsense_is_a_sentence_of_its_own_for_every_question() -> None:
 @pytest.mark.parametrize("name", ["", "   ", "a\x00b", "x" * 61])
 def test_no_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="no name of an annotator"):
-        desk(work(tmp_path, 2), store(tmp_path), name)
+        desk(work(tmp_path, 2), in_memory(), name)
 
 
 def test_a_models_name_is_taken(tmp_path: Path) -> None:
-    of, kept = work(tmp_path, 2), store(tmp_path)
+    of, kept = work(tmp_path, 2), in_memory()
     item = of.items[0]
     kept.add(Said(item.id, "gpt", "n", item.ask, item.question, item.answers, equal(item.answers).to_json(),
                   source="model"))
@@ -183,7 +183,7 @@ def test_a_models_name_is_taken(tmp_path: Path) -> None:
 
 
 def test_what_the_file_holds_no_more_does_not_count_as_done(tmp_path: Path) -> None:
-    kept = store(tmp_path)
+    kept = in_memory()
     judge_all(desk(work(tmp_path, 6, checks=0), kept))
     fewer = desk(work(tmp_path, 4, checks=0), kept)
     assert (fewer.progress().done, fewer.progress().total) == (12, 12)
@@ -214,8 +214,8 @@ def test_keys_mean_what_their_buttons_say() -> None:
 
 
 @pytest.mark.parametrize(("typed", "groups"), [
-    ("312", "c a b"), ("31", "c a b"), ("3=12", "ca b"), ("3t1", "ca b"), ("33 x9", None), ("", None), ("31<2", "c b a"),
-    ("1=2<3", "a c b"), ("1=2=3", "abc"), ("=1=<23", "a b c")])
+    ("312", "c a b"), ("31", "c a b"), ("3=12", "ca b"), ("3t1", "ca b"), ("33 x9", None), ("", None),
+    ("31<2", "c b a"), ("1=2<3", "a c b"), ("1=2=3", "abc"), ("=1=<23", "a b c")])
 def test_an_order_is_typed(typed: str, groups: str | None) -> None:
     ranking = Ranking()
     for key in typed:
@@ -232,7 +232,7 @@ def test_a_verdict_comes_back_from_json() -> None:
 def test_random_hands_are_random(tmp_path: Path) -> None:
     import random
 
-    kept = store(tmp_path)
+    kept = in_memory()
     judge_all(desk(work(tmp_path, 40, checks=0), kept), clicks(random.Random(0)))
     places = Counter(said.verdict.place(said.shown) for said in kept.standing("ann"))
     assert all(15 < places[key] < 48 for key in ("0", "1", "tie", "bad"))

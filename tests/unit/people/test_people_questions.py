@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-
 from judging import questions, rows
+
 from toy import write_jsonl
 from tuneloop.errors import UserError
 from tuneloop.people.items import items_of, pairs_of
-from tuneloop.people.questions import read_questions
+from tuneloop.people.questions import different, read_questions
 
 
 def test_a_collected_file(tmp_path: Path) -> None:
@@ -34,6 +34,10 @@ def test_answers_that_a_reader_cannot_tell_apart_are_one(tmp_path: Path) -> None
     [one] = read_questions(write_jsonl(tmp_path / "f.jsonl", [
         {"prompt": "Why?", "completions": ["a  b", "a b", "c"]}, {"prompt": "Why?", "completions": ["c\n", "d"]}]))
     assert list(one.answers.values()) == ["a  b", "c", "d"]
+
+
+def test_the_first_of_answers_that_are_alike_keeps_its_place() -> None:
+    assert different(["x", "y", " x", "z", "y\n"]) == [0, 1, 3]
 
 
 @pytest.mark.parametrize(("row", "answers"), [
@@ -92,7 +96,7 @@ def test_other_ways_to_ask(tmp_path: Path, ask: str, items: int) -> None:
 
 
 def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="two different answers(.|\n)*collect more"):
+    with pytest.raises(UserError, match=r"two different answers(.|\n)*collect more"):
         items_of(questions(tmp_path, 3, ["only"]), "compare")
     with pytest.raises(UserError, match="too many to put in order"):
         items_of(questions(tmp_path, 1, [f"answer {chr(97 + i)}" for i in range(10)]), "order")

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from judging import prefers, questions, store, word
+
 from tuneloop.errors import UserError
 from tuneloop.people.store import Judgements, Said
 

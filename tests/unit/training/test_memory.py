@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -15,8 +15,10 @@ from tuneloop.compute.model import ForestModel
 from tuneloop.errors import TrainingFailed
 from tuneloop.methods.lora import Method
 from tuneloop.objectives.sft import Objective
+from tuneloop.training import memory, trial
 from tuneloop.training.loop import Settings, fit
 from tuneloop.training.memory import FEWEST_TOKENS, Governor, ran_out
+from tuneloop.training.peak import HighWater, Peak
 from tuneloop.types import Group
 
 GROUPS = [Group((row,)) for row in exact.sharing_rows(longest=80)]
@@ -107,9 +109,44 @@ def test_a_crossed_limit_lowers_the_budget_to_what_fits() -> None:
     assert governor.token_budget == FEWEST_TOKENS
 
 
+class Metered(ForestModel):
+    """A device on which every token takes 1,000 bytes."""
+
+    most: ClassVar[int] = 0
+
+    def forward(self, batch: Any, *rest: Any) -> Any:
+        Metered.most = max(Metered.most, batch.forest.unique_tokens)
+        return super().forward(batch, *rest)
+
+
+@pytest.fixture
+def metered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(high: HighWater) -> Peak:
+        found, Metered.most = Peak(1000 * Metered.most), 0
+        return found
+
+    monkeypatch.setattr(HighWater, "_read", read)
+    for module in (memory, trial):
+        monkeypatch.setattr(module, "memory_bytes", lambda: 0)
+
+
+@pytest.mark.usefixtures("metered")
 def test_training_within_a_limit_gives_the_same_result(lora: Lora, tmp_path: Path) -> None:
-    """A limit that is always crossed: the budget falls to the least, and nothing else changes."""
+    """Found out before the first step, so that no step crosses the limit; nothing else changes."""
     _, wanted = train(tmp_path / "a", lora())
-    told, found = train(tmp_path / "b", lora(), memory_bytes=1)
-    assert [s["token_budget"] for s in told if s["event"] == "step"][-1] == FEWEST_TOKENS
+    told, found = train(tmp_path / "b", lora(Metered), memory_bytes=100_000)
+    lowered = [line for line in told if line["event"] == "memory"]
+    assert [line["step"] for line in lowered] == [0] * len(lowered)
+    assert {s["token_budget"] for s in told if s["event"] == "step"} == {lowered[-1]["token_budget"]}
+    assert FEWEST_TOKENS <= lowered[-1]["token_budget"] <= 100
     assert all((found[name] - wanted[name]).abs().max() <= 1e-9 for name in wanted)
+
+
+@pytest.mark.usefixtures("metered")
+def test_a_row_that_crosses_the_limit_alone_stops_the_run_before_a_step(lora: Lora, tmp_path: Path) -> None:
+    lines: Lines = []
+    with pytest.raises(TrainingFailed, match=r"does not fit: its longest row.* of 80 tokens takes 0.00 GiB") as caught:
+        fit(lora(Metered), Objective(), GROUPS, [], settings(memory_bytes=79_000, advice="take a smaller base"),
+            tmp_path / "run", report=lines.append, look=lambda step: None)
+    assert caught.value.fix == "take a smaller base"
+    assert {line["event"] for line in lines} <= {"memory"}
