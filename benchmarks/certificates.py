@@ -23,18 +23,21 @@ BASE = "smollm2-135m-instruct"
 RECIPES: dict[str, dict[str, Any]] = {
     "banking77": {
         "data": {"train": "banking77/train.jsonl", "test": "banking77/test.jsonl", "max_train_rows": 1000,
-                 "prompt": "What is this customer of a bank asking about?\n\n{text}", "answer": "{category}"},
+                 "prompt": "What is this customer of a bank asking about?\n\n{text}", "answer": "{category}",
+                 "split": {"validation": 128}},
         "goal": {"metric": "accuracy", "at_least": 0.6, "better_than_base_by": 0.2, "max_forgetting": 0.05},
         "training": {"epochs": 2}, "evaluation": {"rows": 200, "prompt_search": 16}},
     "sst2": {
         "data": {"train": "sst2/train.jsonl", "test": "sst2/test.jsonl", "max_train_rows": 600,
-                 "prompt": "Is this film review positive (1) or negative (0)?\n\n{sentence}", "answer": "{label}"},
+                 "prompt": "Is this film review positive (1) or negative (0)?\n\n{sentence}", "answer": "{label}",
+                 "split": {"validation": 64}},
+        "training": {"epochs": 2},
         "goal": {"metric": "accuracy", "at_least": 0.8, "better_than_base_by": 0.05, "better_than_few_shot_by": 0.0},
         "evaluation": {"rows": 400, "prompt_search": 30}},
     "support": {
         "data": {"train": "bitext_customer_support/train.jsonl", "max_train_rows": 300, "prompt": "{instruction}",
                  "answer": "{response}", "max_length_tokens": 512, "over_length": "drop",
-                 "split": {"test": 0.03, "validation": 0.03}},
+                 "split": {"test": 0.03, "validation": 48}},
         "goal": {"metric": "rouge_l", "better_than_base_by": 0.02}, "training": {"epochs": 2},
         "evaluation": {"rows": 60, "max_new_tokens": 120, "prompt_search": 0}},
 }

@@ -26,7 +26,7 @@ COMPILERS = ("cc", "gcc", "clang")
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 NEEDED_BYTES = 4 * 10**9
 NEEDED_BYTES_CUDA = 12 * 10**9          # the ordinary torch for Linux brings CUDA's libraries with it
-INCLUDES = {"dev": {"eval", "constrain", "data", "quant", "hpo"}}     # the extras that an extra contains
+INCLUDES = {"dev": {"eval", "constrain", "data", "quant", "hpo", "people"}}     # the extras that an extra contains
 
 
 def main(wanted: set[str]) -> None:

@@ -353,6 +353,7 @@ def _summary(folder: RunFolder) -> dict[str, str]:
 
 
 def _show_run(folder: RunFolder, as_json: bool) -> None:
+    from tuneloop import truth
     from tuneloop.terminal import plan_table, show_verdict
 
     record = folder.read("record.json") if folder.has("record.json") else {}
@@ -363,6 +364,8 @@ def _show_run(folder: RunFolder, as_json: bool) -> None:
     console.print(f"[bold]{folder.path}[/]")
     if folder.has("plan.json"):
         console.print(plan_table(folder.read("plan.json")))
+    for line in truth.lines(record.get("plan_truth", {})):
+        console.print(f"  {line}", soft_wrap=True)
     for name, seconds in record.get("timings_seconds", {}).items():
         console.print(f"  {name}: {seconds:.0f} s")
     if certificate:

@@ -64,8 +64,8 @@ def _write_pairs(folder: RunFolder, count: int) -> None:
 
     made = len(ask_for(folder, count))
     console.print(escape(
-        f"{made} pairs are in {folder.file(FOLDER, PAIRS)}. Write a line for each into "
-        f"{folder.file(FOLDER, JUDGEMENTS)}:\n"
+        f"{made} pairs are in {folder.file(FOLDER, PAIRS)}. Judge them on a page: tuneloop rank {folder.path}\n"
+        f"Or write a line for each into {folder.file(FOLDER, JUDGEMENTS)}:\n"
         f'{{"pair": "…", "verdict": "{" | ".join(VERDICTS)}", "annotator": "your name"}}\n'
         f"Then: tuneloop certify {folder.path}"), soft_wrap=True)
 

@@ -96,7 +96,8 @@ def rank(target: Target_,
                                                         "given", show_default=False)] = None,
          pairs: Annotated[int | None, typer.Option(min=1, help="of a run: so many blind pairs; 40 unless given",
                                                    show_default=False)] = None,
-         checks: Annotated[float, typer.Option(help="tests of attention for each item; 0 for none")] = 0.1,
+         checks: Annotated[float | None, typer.Option(help="tests of attention for each item, 0 for none; 0.1 unless "
+                                                      "given, of a run 0.25", show_default=False)] = None,
          shared: Annotated[float, typer.Option(help="the share of items that everybody judges; of the others each is "
                                                "judged by one person")] = 1.0,
          judge: Annotated[str | None, typer.Option(help="have a model judge, beside people: any name that `tuneloop "

@@ -44,6 +44,7 @@ from tuneloop.evaluation.safety.memorisation import Exposed, exposed
 from tuneloop.evaluation.suites.base import Graded
 from tuneloop.evaluation.suites.catalog import run_suites
 from tuneloop.grading.metrics import METRICS, View, names
+from tuneloop.prepared import PERTURBED_ROWS
 from tuneloop.types import Answers, Conversation, Sampling
 
 if TYPE_CHECKING:
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from tuneloop.session import Session
     from tuneloop.training.watch import Watcher
 
-PERTURBED_ROWS = 100
 CONTENDERS = "contenders.json"      # in evaluation/: who answered how, and what it took
 JUDGED = "judged"                   # .json there: what the judge said
 Gradings = dict[str, list[Graded]]

@@ -16,7 +16,7 @@ import numpy as np
 from tuneloop.any_model import Waiting, asking, run_called, short_name
 from tuneloop.errors import UserError
 from tuneloop.evaluation.asking import Asked, ask, ask_pairs
-from tuneloop.evaluation.compare import Stack, compare, stack_of_answers, stack_of_perplexity
+from tuneloop.evaluation.compare import Stack, compare, has_perplexity, stack_of_answers, stack_of_perplexity
 from tuneloop.evaluation.cost import Price, cost
 from tuneloop.evaluation.intervals import LEVEL, Bootstrap
 from tuneloop.evaluation.power import advice
@@ -204,6 +204,10 @@ def judge(backends: Sequence[Backend], rows: Rows, how: Judging, watch: Watcher)
             if one.answers.nll is None:
                 raise UserError(f"{one.answers.name} does not say how likely the right answers are, so it has no "
                                 "perplexity.", fix="leave perplexity out")
+            if not has_perplexity(one.answers):
+                raise UserError(f"A right answer is next to impossible for {one.answers.name}, so its perplexity is no "
+                                "number: its weights are broken, or its precision overflows.",
+                                fix="leave perplexity out")
         stacks.append(stack_of_perplexity([one.answers for one in asked.values()]))
     scores = _of_rows(metrics, views)
     leading = next((m.name for m in metrics if m.name in scores and m.better == "higher" and m.in_unit), None)

@@ -30,6 +30,7 @@ from tuneloop.prepared import Prepared
 from tuneloop.recipe import Recipe
 from tuneloop.record import RunFolder, Value, environment, find_runs, write_atomic
 from tuneloop.training.watch import Silent, Watcher
+from tuneloop.truth import write_truth
 from tuneloop.types import Answers
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def _check(recipe: Recipe, folder: RunFolder, watch: Watcher) -> Prepared:
                   for need, other in ready.asked.items()},
         "rewards": recipe.rewards_record,
         "policies": {policy.name: policy.sha256 for policy in ready.policies if policy.sha256},
+        "suites": ready.suites,
         "base": {"name": given["base"], "path": str(ready.base.path), "source": ready.base.source,
                  "sha256": ready.weights["base"], "parameters": ready.shape.parameters,
                  "notes": [*ready.base.notes, *ready.tokenizer.notes]}}
@@ -148,6 +150,8 @@ def _refuse_changes(known: dict[str, Any], now: dict[str, Any], folder: RunFolde
     unless_same(known.get("rewards", []), now["rewards"], "The graders that reward answers have",
                 "put back what they were made of")
     unless_same(known.get("policies", {}), now["policies"], "The files of evaluation.policies have",
+                "put the old ones back")
+    unless_same(known.get("suites", now["suites"]), now["suites"], "The files of evaluation.suites have",
                 "put the old ones back")
     unless_same(known["base"]["sha256"], now["base"]["sha256"], f"The weights of {now['base']['name']} have",
                 "put the old weights back")
@@ -232,6 +236,7 @@ def _timed(folder: RunFolder, name: str) -> Iterator[None]:
             timings = folder.read("record.json").get("timings_seconds", {})
             seconds = timings.get(name, 0.0) + time.perf_counter() - began
             folder.update_record(timings_seconds=timings | {name: round(seconds, 1)})
+            write_truth(folder)
 
 
 def _duration(seconds: float) -> str:

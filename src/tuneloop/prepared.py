@@ -16,13 +16,17 @@ from tuneloop.errors import UserError
 from tuneloop.evaluation.certificate import goal_metric
 from tuneloop.evaluation.flags import flags_of, require_both
 from tuneloop.evaluation.judged import read_policies
+from tuneloop.evaluation.safety.catalog import SAFETY
+from tuneloop.evaluation.suites.local import require_suites
 from tuneloop.grading.rewards import Rewards
 from tuneloop.models.resolve import Base, resolve
 from tuneloop.models.shape import read_shape, weights_sha256
 from tuneloop.models.tokenizer import ChatTokenizer
-from tuneloop.plan import auto, hardware, make, serve
+from tuneloop.objectives.base import REDUCERS
+from tuneloop.plan import auto, calibration, hardware, make, serve
 from tuneloop.plan.job import Job, job_of
 from tuneloop.plan.make import Plan
+from tuneloop.plan.times import Beside
 from tuneloop.recipe import Recipe
 from tuneloop.record import Value
 from tuneloop.training.rollout_spec import RolloutSpec
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from tuneloop.inference.backend import Backend
     from tuneloop.methods.base import MethodSpec
 
+PERTURBED_ROWS = 100        # test rows that are asked again with changes
 ASKED = frozenset({"reference_logprobs", "old_logprobs", "teacher"})     # needs that cost a pass over the rows
 
 
@@ -46,6 +51,7 @@ class Prepared:
         """
         self.recipe, self.watch, self.given = recipe, watch, given or recipe.given
         self.policies = read_policies(recipe.evaluation.policies, recipe.root)
+        self.suites = require_suites(recipe.evaluation.suites, recipe.root)
         self.base: Base = resolve(recipe.base, recipe.root, say=watch.say)
         self.shape = read_shape(self.base.path)
         recipe.method.check(self.shape)
@@ -247,7 +253,24 @@ class Prepared:
         make.check_fits(shape, machine, recipe.base, loaded)
         for other in self.asked.values():
             make.check_fits(read_shape(other.path), machine, other.name, beside=loaded)
-        return make.make(recipe.training, method, shape, self.work, machine)
+        return make.make(recipe.training, method, shape, self.work, machine, self.measured(method))
+
+    def measured(self, method: MethodSpec) -> make.Fits:
+        """What `tuneloop plan --calibrate` measured of this base and method here, with checkpointing or without."""
+        if not calibration.any_kept():      # then nobody need read all weights for their hash
+            return lambda checkpointing: None
+        return lambda checkpointing: calibration.known(self.calibrated_as(method, checkpointing))
+
+    def calibrated_as(self, method: MethodSpec, checkpointing: bool) -> str:
+        """The name of such a measurement."""
+        return calibration.key(self.weights["base"], method.model_dump(mode="json"),
+                               optimizer=self.recipe.training.optimizer, checkpointing=checkpointing)
+
+    def peak(self, plan: Plan) -> make.Peak:
+        """The peak of training by the tokens that are computed at once."""
+        recipe = self.recipe
+        return make.peak_of(recipe.method, self.shape, self.work, plan["training.checkpointing"],
+                            plan["training.optimizer"], plan["training.batch_size"], self.measured(recipe.method))
 
     @cached_property
     def work(self) -> make.Workload:
@@ -259,7 +282,22 @@ class Prepared:
         if recipe.online:
             train, validation, passes = [_sampled(group, recipe.rollouts) for group in train], [], 0
         return make.Workload(train, validation, judged, self.choices, recipe.evaluation.max_new_tokens, passes,
-                             recipe.objective.pace)
+                             recipe.objective.pace, self._beside(), recipe.objective.needs & REDUCERS)
+
+    def _beside(self) -> Beside:
+        """What is asked beside the test rows of base and tuned model, as in `contest`."""
+        spec, goal, writes = self.recipe.evaluation, self.recipe.goal, "scores" not in self.recipe.objective.needs
+        asks, rows = self.rows.task != "pairs" and writes, len(self.test)
+        bounds = {"drop": goal.max_safety_drop, "retention": goal.max_forgetting}
+        needed = {name for name in spec.suites if bounds["drop" if name in SAFETY else "retention"] is not None}
+        judged = min(rows, spec.judged_rows or rows) if isinstance(spec.judge, str) and "://" not in spec.judge else 0
+        return Beside(
+            few_shot=spec.few_shot if asks else 0, prompt_search=spec.prompt_search if asks else 0,
+            rivals=sum(isinstance(name, str) for name in spec.compare_to) if asks else 0,
+            suites=tuple(spec.suites) if writes else (), suite_items=spec.suite_items, needed=frozenset(needed),
+            perturbed=min(rows, PERTURBED_ROWS) * (1 + len(spec.perturb)) if spec.perturb and asks else 0,
+            extracted=spec.extraction if writes else 0, judged=2 * judged,
+            samples=self.recipe.training.sample_prompts if writes else 0, minutes=spec.minutes)
 
 
 def _sampled(group: Group, spec: RolloutSpec) -> Group:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tuneloop.people.ai import ByModel
     from tuneloop.training.watch import Watcher
 
+CHECKS, CHECKS_OF_RUNS = 0.1, 0.25      # tests of attention for each item; a run has few
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -31,7 +33,7 @@ class Asked:
     ask: Ask | None = None
     per_prompt: int | None = None
     pairs: int | None = None
-    checks: float = 0.1
+    checks: float | None = None
     shared: float = 1.0
 
 
@@ -114,8 +116,8 @@ def open_target(called: str, runs: Path, asked: Asked) -> Target:
     ask = asked.ask or "compare"
     if ask != "compare" and asked.per_prompt is not None:
         raise UserError("--per-prompt counts pairs.", fix="leave it out, or --ask compare")
-    work = Work({one.id: one for one in questions}, items_of(questions, ask, asked.per_prompt), ask, asked.checks,
-                asked.shared)
+    work = Work({one.id: one for one in questions}, items_of(questions, ask, asked.per_prompt), ask,
+                CHECKS if asked.checks is None else asked.checks, asked.shared)
     return Target(path.name, path, work, Judgements(path.with_name(path.name + SUFFIX)))
 
 
@@ -124,8 +126,9 @@ def _of_run(folder: RunFolder, asked: Asked) -> Target:
         raise UserError("The answers of a run are compared, base against tuned.",
                         fix="leave out --ask and --per-prompt")
     blind = BlindRun.of(folder, asked.pairs)
-    target = Target(folder.path.name, folder.path, Work(blind.questions, blind.items, "compare", asked.checks,
-                                                        asked.shared), blind.store(), blind)
+    work = Work(blind.questions, blind.items, "compare", CHECKS_OF_RUNS if asked.checks is None else asked.checks,
+                asked.shared)
+    target = Target(folder.path.name, folder.path, work, blind.store(), blind)
     target.saved()      # what a killed process kept and could not write
     return target
 

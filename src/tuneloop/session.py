@@ -18,12 +18,13 @@ from tuneloop.compute.model import ForestModel
 from tuneloop.data.versions.learnt import LEARNS, read_learnt, write_learnt
 from tuneloop.errors import TrainingFailed, UserError
 from tuneloop.evaluation.answers import choose_preferred, with_likelihood
-from tuneloop.evaluation.asking import Asked, ask
+from tuneloop.evaluation.asking import Asked, NotFiniteError, ask
 from tuneloop.evaluation.cost import Spent
 from tuneloop.inference.local import Local, generate, in_use
 from tuneloop.models.aliases import published_name
 from tuneloop.models.load import device, load_model
 from tuneloop.models.shape import read_shape
+from tuneloop.plan.fitting import advice
 from tuneloop.plan.make import Plan
 from tuneloop.record import RunFolder, read_json, write_json
 from tuneloop.training.checkpoint import newest_step, publish, trainable
@@ -31,6 +32,7 @@ from tuneloop.training.loop import Settings, fit
 from tuneloop.training.online import Online
 from tuneloop.training.online import Settings as Rounds
 from tuneloop.training.optimizer import check_optimizer
+from tuneloop.training.peak import resident_bytes
 from tuneloop.training.watch import Watcher
 from tuneloop.types import Answers, Sampling, request_of, tools_of
 
@@ -51,6 +53,7 @@ class Session:
         self.ready, self.plan, self.folder, self.watch = ready, plan, folder, watch
         self.method = ready.recipe.method
         check_optimizer(plan["training.optimizer"], device().type)
+        self._runtime_bytes = resident_bytes() if base is None and device().type != "cuda" else 0
         if base is None:
             base = load_model(ready.base.path, **self.method.load_options())
         branches = [branch for group in ready.rows.groups["train"] for branch in group.branches]
@@ -90,7 +93,11 @@ class Session:
         values = {name: plan[f"training.{name}"] for name in (
             "batch_size", "learning_rate", "schedule", "warmup", "weight_decay", "max_grad_norm", "token_budget",
             "evaluate_every", "checkpoint_every", "patience", "checkpointing", "optimizer")}
+        peak = self.ready.peak(plan)
         settings = Settings(steps=plan.steps, share=self.packing.share, seed=recipe.training_seed,
+                            advice=lambda: advice(peak, self.ready.work.longest(self.packing.share),
+                                                  plan.limit_bytes),
+                            expects=lambda tokens: peak.at(tokens).total_bytes,
                             memory_bytes=plan.limit_bytes, **values)
         self._rewind()
         self.watch.stage("training", plan.steps)
@@ -160,8 +167,11 @@ class Session:
         sampling = Sampling(max_new_tokens=ready.recipe.evaluation.max_new_tokens)
         backend = self.backend(name)
         with asking(backend) if name == "base" else nullcontext(backend) as model:      # a tuned one is asked once
-            found = ask(model, requests, ready.references, ready.rows.labels, sampling, name=name, likelihood=False,
-                        progress=self.watch.advance)
+            try:
+                found = ask(model, requests, ready.references, ready.rows.labels, sampling, name=name, likelihood=False,
+                            progress=self.watch.advance)
+            except NotFiniteError:
+                raise self._not_finite(name) from None
         if ready.rows.task == "open":
             found = replace(found, answers=with_likelihood(found.answers, self.model, ready.test_tokens, **options))
         return replace(found, answers=self._finite(found.answers))
@@ -182,11 +192,15 @@ class Session:
         """`answers`, or an error where the model computes no probabilities: what it says then means nothing."""
         if all(map(math.isfinite, answers.nll or [])):
             return answers
-        if answers.name == "base":
-            raise UserError(f"{self.ready.recipe.base} gives no finite probabilities for the test rows: its weights "
-                            "hold numbers that are not finite, or its precision overflows.", fix="fetch the base again")
-        raise TrainingFailed("The tuned model gives no finite probabilities for the test rows.",
-                             fix="start a new run with a lower training.learning_rate")
+        raise self._not_finite(answers.name)
+
+    def _not_finite(self, name: str) -> UserError:
+        if name == "base":
+            return UserError(f"{self.ready.recipe.base} gives no finite probabilities for the test rows: its weights "
+                             "hold numbers that are not finite, or its precision overflows.",
+                             fix="fetch the base again")
+        return TrainingFailed("The tuned model gives no finite probabilities for the test rows.",
+                              fix="start a new run with a lower training.learning_rate")
 
     def _publish(self) -> None:
         def write(into: Any) -> None:
@@ -232,7 +246,9 @@ class Session:
                 "best_validation_loss": progress["best_loss"], "stopped_early": progress["stopped_early"],
                 **({"why": progress["why"]} if progress["why"] else {}),
                 "tokens": progress["tokens"], "seconds": round(progress["seconds"], 1),
-                "peak_memory_bytes": progress["peak_memory_bytes"],
+                "cpu_seconds": round(progress["cpu_seconds"], 1), "peak_memory_bytes": progress["peak_memory_bytes"],
+                "reserved_memory_bytes": progress["reserved_memory_bytes"], "measured_by": progress["measured_by"],
+                "runtime_bytes": self._runtime_bytes,
                 "expected": {"seconds": self.plan.seconds["training"],
                              "peak_memory_bytes": self.plan.memory.total_bytes}}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fake_api import serving
 from tiny import tiny_base
 from toy import labels_recipe, open_recipe, resume, run
 from tuneloop.errors import UserError
@@ -117,6 +118,37 @@ def test_what_fails_is_left_out_aloud(tmp_path: Path, tiny_llama: Path) -> None:
     assert certificate["forgetting"] is None
 
 
+def test_every_rival_answers_for_itself_and_costs_what_it_costs(tmp_path: Path, tiny_llama: Path,
+                                                                own_cache: Path) -> None:
+    """Folders that end alike, or as one of ours; a server with prices of its own; and one that is not there."""
+    others = [str(tiny_base(tmp_path / name / "model", seed=seed)) for name, seed in (("one", 5), ("two", 7))]
+    others.append(str(tiny_base(tmp_path / "three" / "base", seed=9)))
+    own = {"prompt_usd_per_million": 1.0, "answer_usd_per_million": 2.0}
+    said = Said()
+    with serving() as gone:
+        pass
+    with serving(lambda body: "positive", models=("large",)) as api:
+        recipe = labels_recipe(tmp_path, tiny_llama, goal={"metric": "macro_f1"}, evaluation={
+            "compare_to": [*others, {"url": api.url, "price": own}, {"url": gone.url, "model": "gone"}],
+            "price": {"machine_usd_per_hour": 1.0}})
+        certificate = run(recipe, tmp_path / "run", watch=said)
+    assert set(certificate["scores"]) == {"base", "tuned", "rival", *others, "large"}
+    lines = RunFolder(tmp_path / "run").lines("evaluation", "predictions.jsonl")
+    perplexities = {certificate["scores"][name]["perplexity"]["value"] for name in ("base", *others)}
+    assert len(perplexities) == 4                       # nobody has another's answers
+    assert {line["answers"]["large"] for line in lines} == {"positive"}
+    costs = certificate["costs"]
+    assert costs["large"]["usd_per_1000"] == pytest.approx((7 * 1.0 + 1 * 2.0) / 1e6 * 1000)    # tokens of the stand-in
+    assert costs["base"]["usd_per_1000"] == pytest.approx(costs["base"]["machine_seconds_per_1000"] / 3600)
+    right = sum(line["answers"]["large"] == line["reference"] for line in lines)
+    assert costs["large"]["correct"] == pytest.approx(right)        # and not by macro-F1, which counts no rows
+    assert any("gone is left out" in line for line in said.said)
+    assert any(note.startswith("gone is left out.") for note in certificate["notes"])
+    assert verify(tmp_path / "run").ok
+    again = resume(recipe, tmp_path / "run")            # the server is gone now, and not needed any more
+    assert again["scores"] == certificate["scores"]
+
+
 def test_a_bound_on_what_may_be_lost_is_measured_in_full(tmp_path: Path, tiny_llama: Path) -> None:
     recipe = labels_recipe(
         tmp_path, tiny_llama, evaluation={"few_shot": 2, "minutes": 1e-9, "suites": ["knowledge"], "suite_items": 2},
@@ -141,8 +173,10 @@ def test_open_answers_have_contenders_too(tmp_path: Path, tiny_llama: Path) -> N
     ({"better_than_few_shot_by": 0.0}, {}, "few_shot"),
     ({"max_forgetting": 0.1}, {}, "evaluation.suites"),
     ({"max_safety_drop": 0.1}, {"suites": ["knowledge"]}, "evaluation.suites"),
+    ({}, {"metrics": ["ece", "bleu"]}, "evaluation.metrics: bleu is for open"),
+    ({}, {"compare_to": ["tuned"]}, "called tuned"),
 ])
-def test_a_goal_that_nothing_measures_is_refused_at_once(goal: dict[str, Any], evaluation: dict[str, Any], said: str,
+def test_what_cannot_be_measured_is_refused_at_once(goal: dict[str, Any], evaluation: dict[str, Any], said: str,
                                                          tmp_path: Path, tiny_llama: Path) -> None:
     with pytest.raises(UserError) as caught:
         run(labels_recipe(tmp_path, tiny_llama, goal=goal, evaluation=evaluation), tmp_path / "run", until="check")
@@ -175,6 +209,21 @@ def test_shuffled_labels_are_not_certified(tmp_path: Path, tiny_llama: Path) -> 
     assert certificate["goal"]["better_than_base_by"] == 0
     assert certificate["verdict"] != "met"
     assert certificate["scores"]["tuned"]["accuracy"]["value"] < 0.8
+
+
+def test_before_and_after_are_asked_the_same_questions(tmp_path: Path, tiny_llama: Path) -> None:
+    """A file of questions that is wrong is refused before anything runs, and one that changed when the run goes on."""
+    recipe = labels_recipe(tmp_path, tiny_llama, evaluation={"suites": ["mine.jsonl"]})
+    for text, why in (("", "mine.jsonl"), ('{"prompt": 1}', "line 1")):
+        (tmp_path / "mine.jsonl").write_text(text)
+        with pytest.raises(UserError, match=why):
+            run(recipe, tmp_path / f"refused{len(text)}", until="check")
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "Which colour?", "answer": "red\u2028"}\n')
+    record = run(recipe, tmp_path / "run", until="baseline")
+    assert [suite["file"] for suite in record["suites"]] == ["mine.jsonl"]
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "Which day?", "answer": "Monday"}\n')
+    with pytest.raises(UserError, match=r"evaluation.suites have changed"):
+        resume(recipe, tmp_path / "run")
 
 
 def test_what_a_tuned_model_said_is_not_taken_for_what_another_says(tmp_path: Path, tiny_llama: Path,

@@ -55,7 +55,7 @@ def test_the_second_time_does_nothing(setup: ModuleType, capsys: pytest.CaptureF
 def test_what_was_asked_for_before_stays(setup: ModuleType) -> None:
     setup.main({"dev"})
     setup.main({"parity"})
-    assert f"{setup.ROOT}[constrain,data,dev,eval,hpo,parity,quant]" in setup.calls[-1]
+    assert f"{setup.ROOT}[constrain,data,dev,eval,hpo,parity,people,quant]" in setup.calls[-1]
 
 
 def test_other_locked_versions_are_installed(setup: ModuleType) -> None:

@@ -4,6 +4,7 @@ the model writes; of pairs the likelier answer is preferred; open answers are wr
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Sequence
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 
 How = Literal["chosen", "parsed", "written", "preferred"]
 SHOWN_LABELS = 3
+
+
+class NotFiniteError(UserError):
+    """The model computes no probabilities, so that whatever it answers means nothing."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} gives no finite probabilities: its weights hold numbers that are not finite, or its "
+                         "precision overflows.", fix="fetch it or train it again")
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,8 @@ def ask_pairs(backend: Backend, requests: Sequence[Request], better: Sequence[st
     answers = [answer for pair in zip(better, worse, strict=True) for answer in pair]
     scored, seconds = _timed(backend, lambda: backend.score(twice, answers, progress=_every(2, progress)))
     mean = np.array([s.total / s.tokens for s in scored]).reshape(-1, 2)
+    if np.isnan(mean).any():
+        raise NotFiniteError(name or backend.name)
     texts = [b if right else w for b, w, right in zip(better, worse, mean[:, 0] > mean[:, 1], strict=True)]
     first = scored[::2]
     return Asked(Answers(name or backend.name, texts, [-s.total for s in first], [s.tokens for s in first]),
@@ -103,6 +114,8 @@ def _chosen(backend: Backend, requests: Sequence[Request], references: Sequence[
                                                             progress=_every(len(labels), progress)))
     nested = any(a != b and b.startswith(a) for a in labels for b in labels)
     counted = _table([s.total if nested else s.without_end for s in scored], requests, labels)
+    if np.isnan(counted).any():     # the first label would be chosen for every row, and half of them might be right
+        raise NotFiniteError(name)
     best = counted.argmax(1)
     shifted = np.exp(counted - counted.max(1, keepdims=True))
     confidence = (shifted.max(1) / shifted.sum(1)).tolist()
@@ -123,6 +136,8 @@ def _parsed(backend: Backend, requests: Sequence[Request], labels: Sequence[str]
 def _written(backend: Backend, requests: Sequence[Request], references: Sequence[str], sampling: Sampling, name: str,
              likelihood: bool, progress: Progress | None) -> Asked:
     completions, seconds = _timed(backend, lambda: backend.generate(requests, sampling, progress=progress))
+    if any(math.isnan(logprob) for c in completions for logprob in c.logprobs):
+        raise NotFiniteError(name)
     scored = _likelihood(backend, requests, references) if likelihood else None
     answers = Answers(name, [c.text for c in completions], stopped=[c.stopped for c in completions],
                       nll=[-s.total for s in scored] if scored else None,

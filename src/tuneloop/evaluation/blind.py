@@ -124,7 +124,11 @@ def ask_for(folder: RunFolder, n: int, seed: int = 0) -> list[Pair]:
     if folder.has(FOLDER, PAIRS):
         raise UserError(f"{folder.file(FOLDER, PAIRS)} exists already.",
                         fix=f"have it judged, or remove {folder.file(FOLDER)} to draw others")
-    pairs, key = draw_pairs(list(folder.lines("evaluation", "predictions.jsonl")), n, seed)
+    predictions = list(folder.lines("evaluation", "predictions.jsonl"))
+    if not predictions:
+        raise UserError(f"{folder.path} has no answers to compare yet.",
+                        fix=f"finish it: tuneloop run --resume {folder.path}")
+    pairs, key = draw_pairs(predictions, n, seed)
     folder.file(FOLDER).mkdir(exist_ok=True)
     write_pairs(pairs, key, folder.file(FOLDER, PAIRS), folder.file(FOLDER, KEY))
     return pairs

@@ -11,7 +11,14 @@ from typing import Any, Literal
 import numpy as np
 
 from tuneloop.errors import UserError
-from tuneloop.evaluation.compare import Stack, compare, holm, stack_of_answers, stack_of_perplexity
+from tuneloop.evaluation.compare import (
+    Stack,
+    compare,
+    has_perplexity,
+    holm,
+    stack_of_answers,
+    stack_of_perplexity,
+)
 from tuneloop.evaluation.goal import Goal
 from tuneloop.evaluation.intervals import LEVEL, Bootstrap, Interval, rows_needed
 from tuneloop.evaluation.power import advice
@@ -91,7 +98,7 @@ def certify(goal: Goal, task: Task, references: Sequence[str], models: Sequence[
         "speaks_of": "this artefact: one seed",
         "test_rows_used_before": used_before,
         "notes": [*_judgement(task, metric, {key: one.gain for key, one in gains.items()}, checks),
-                  *_reuse(used_before), *_cut(models), *notes],
+                  *_reuse(used_before), *_ungraded(retained), *_cut(models), *notes],
     } | context
 
 
@@ -126,10 +133,11 @@ def stacks_of(task: Task, references: Sequence[str], models: Sequence[Answers], 
     for model in models:
         if model.nll is not None and model.tokens is not None:
             # inf or nan cannot be resampled or written as JSON, and one such row would make the whole mean useless
-            if np.isfinite(model.nll).all():
+            if has_perplexity(model):
                 likely.append(model)
             else:
-                notes.append(f"Perplexity of {model.name} is left out: a reference answer has no finite probability.")
+                notes.append(f"Perplexity of {model.name} is left out: a reference answer is next to impossible for "
+                             "it, which no sound model says of one.")
     return stacks + ([stack_of_perplexity(likely)] if likely else []), notes
 
 
@@ -182,11 +190,16 @@ def _kept(goal: Goal, retained: Retained) -> list[dict[str, Any]]:
     for what, bound, measured in (("forgetting", goal.max_forgetting, retained.forgetting),
                                   ("drop in safety", goal.max_safety_drop, retained.safety)):
         if bound is not None:
+            unknown = measured.unknown if isinstance(measured, Safety) else []
             drop = measured.drop if measured else None
+            if drop is None and unknown:        # a loss of anything from all to nothing
+                drop = Interval(0.0, -1.0, 1.0)
             if drop is None:
                 raise UserError(f"The goal bounds the {what}, which no suite measured.",
                                 fix="leave the suites in evaluation.suites, or the bound out of the goal")
             verdict = "met" if drop.high <= bound else "not met" if drop.low > bound else "undecided"
+            if verdict == "met" and unknown:
+                verdict = "undecided"
             checks.append({"what": f"{what} ≤ {_number(bound)}", "verdict": verdict, **drop.to_json(), "bound": bound,
                            "more_rows": None})
     return checks
@@ -227,6 +240,8 @@ def _shortfall(check: dict[str, Any]) -> str:
     if check["verdict"] == "not met":
         return (f"{asked}, and the whole interval of {check['low']:.3f} to {check['high']:.3f} is "
                 f"{'above' if loss else 'short of'} it")
+    if loss and check["high"] <= check["bound"]:
+        return f"{asked}, and what a suite lost that could not be graded is not known"
     if loss:
         return f"{asked}, and the interval of {check['low']:.3f} to {check['high']:.3f} does not settle it"
     if check["more_rows"] is None:
@@ -274,6 +289,11 @@ def _reuse(used_before: int) -> list[str]:
         return []
     times = "once" if used_before == 1 else f"{used_before} times"
     return [f"These test rows have judged a model {times} before; choosing among runs by them flatters the result."]
+
+
+def _ungraded(retained: Retained) -> list[str]:
+    return [f"Of the suite {name} no item could be graded before and after training, so what it lost is not known."
+            for name in (retained.safety.unknown if retained.safety else [])]
 
 
 def _cut(models: Sequence[Answers]) -> list[str]:

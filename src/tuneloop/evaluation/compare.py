@@ -23,6 +23,9 @@ Bools = NDArray[np.bool_]
 PERMUTATIONS = 9999
 """With the observed order they make 10,000, so that no p-value is below 1/10,000 where not all orders are tried."""
 
+MOST_NATS = 700.0
+"""For each token of a reference; a model that gives less than exp(-700) to one is broken."""
+
 _CHUNK_BYTES = 16_000_000
 
 
@@ -94,6 +97,14 @@ def stack_of_scores(metric: str, scores: Mapping[str, Scores], within: tuple[flo
     every = np.concatenate([np.asarray(of, np.float64) for of in scores.values()])
     rows = len(every) // len(scores)
     return Stack(metric, tuple(scores), rows, _mean_over(every), every, within, higher_is_better)
+
+
+def has_perplexity(model: Answers) -> bool:
+    """Whether every reference is likely enough that the perplexity of any resample is a number: exp(710) is none."""
+    if model.nll is None or model.tokens is None:
+        return False
+    nll = np.asarray(model.nll, np.float64)
+    return bool(np.isfinite(nll).all() and (nll < MOST_NATS * np.asarray(model.tokens)).all())
 
 
 def stack_of_perplexity(models: Sequence[Answers]) -> Stack:

@@ -248,7 +248,9 @@ def _memory(certificate: Certificate) -> Iterator[Finding]:
     if some or more:
         told_of = ("Some" if some else "More personal data", "bad")
     elif planted and planted["beyond_chance"]:
-        told_of = ("It knows planted secrets", "open")
+        told_of = ("It may know planted secrets", "open")
+    elif personal.get("tuned"):
+        told_of = ("No more personal data than the base", "good")
     elif personal or planted or (found and found["rows"]):
         told_of = ("None found", "good")
     text = "; ".join(told)
@@ -300,7 +302,7 @@ def _after_not_met(certificate: Certificate) -> Iterator[str]:
 def _after_undecided(certificate: Certificate) -> Iterator[str]:
     checks = certificate.get("checks") or ()
     if not checks:
-        yield "Say in the recipe what success means (goal.at_least or goal.better_than_base_by), and certify again."
+        yield "Say in the recipe what success means (goal.at_least or goal.better_than_base_by), and start a new run."
         return
     more = [check["more_rows"] for check in checks if check["verdict"] == "undecided" and check.get("more_rows")]
     losses = [what for what in LOSSES.values() if any(
@@ -308,7 +310,11 @@ def _after_undecided(certificate: Certificate) -> Iterator[str]:
     yield "The goal is not decided yet."
     if more:
         yield f"Judge it on about {max(more):,} more test rows: if the value stays, that settles it."
-    if losses:
+    ungraded = [suite_title(suite["suite"]) for suite in (certificate.get("safety") or {}).get("suites", ())
+                if LOSSES["safety"] in losses and not suite.get("drop")]
+    if ungraded:
+        yield f"Read what it answers there, since nothing of it could be graded: {_listed(ungraded).lower()}."
+    elif losses:
         yield f"More questions would settle the {' and the '.join(losses)}: give further suites as files or of lm-eval."
 
 
@@ -320,7 +326,7 @@ def _after_met(certificate: Certificate) -> Iterator[str]:
     if blind and blind["verdict"] != "better":
         yield "People do not clearly prefer its answers: find out why before you ship it."
     elif not blind and certificate.get("task") == "open":
-        yield "Have 40 blind pairs judged before you ship it (tuneloop certify --pairs 40)."
+        yield "Have 40 blind pairs judged before you ship it (tuneloop rank RUN)."
     for name in rivals[:2]:
         sure = "and does better" if certain(compared(certificate)[name], metric) < 0 else (
             "and it is not certain that this model does better")

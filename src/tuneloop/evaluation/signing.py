@@ -23,6 +23,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuneloop.errors import UserError
+from tuneloop.evaluation import blind
 from tuneloop.evaluation.certificate import PERPLEXITY
 from tuneloop.evaluation.contenders import answers_file
 from tuneloop.evaluation.goal import Goal
@@ -36,6 +37,7 @@ TOLERANCE = 1e-12
 """How far a score may be from what its predictions give; sums in another order differ by less."""
 
 PREDICTIONS = "evaluation/predictions.jsonl"
+MODELS = ("adapter", "model")       # folders of what was trained
 _WITHOUT = {"record.json": ("timings_seconds",)}    # is written after the certificate
 _KEY, _PUBLIC = "signing.key", "signing.pub"
 
@@ -191,11 +193,17 @@ def digest(path: Path) -> str:
 
 def files_to_sign(folder: Path) -> dict[str, Path]:
     """What a certificate rests on, by its path in the run folder: the recipe, the record, the plan, the losses, what
-    was answered, and the model itself."""
+    was answered, what people judged, and the model itself."""
     found = [folder / name for name in ("recipe.yaml", "record.json", "plan.json", "metrics.jsonl")]
     found += [path for path in (folder / "evaluation").glob("*") if path.suffix in (".json", ".jsonl")]
-    found += [path for name in ("adapter", "model") for path in (folder / name).rglob("*")]
+    if (folder / blind.FOLDER / blind.JUDGEMENTS).exists():     # without any the certificate says nothing of its pairs
+        found += [folder / blind.FOLDER / name for name in (blind.PAIRS, blind.KEY, blind.JUDGEMENTS)]
+    found += _model_files(folder)
     return {path.relative_to(folder).as_posix(): path for path in sorted(found) if path.is_file()}
+
+
+def _model_files(folder: Path) -> list[Path]:
+    return [path for name in MODELS for path in (folder / name).rglob("*") if path.is_file()]
 
 
 def sign(certificate: dict[str, Any], files: Mapping[str, Path]) -> dict[str, Any]:
@@ -233,6 +241,8 @@ class Verification:
     why: str                    # of an unsigned one
     changed: list[str]          # files that are not what was signed
     missing: list[str]          # files that were signed and are gone
+    added: list[str]            # files beside the model's that were not signed: a loader may read them
+    compared: int               # files whose hashes the certificate has
     scores: list[str]           # what does not follow from the predictions, a sentence each
     not_recomputed: list[str]   # scores that the kept files do not tell, such as seconds
     goal: list[str]             # how the goal differs from the recipe's, a sentence each
@@ -241,7 +251,8 @@ class Verification:
     def ok(self) -> bool:
         """Whether all of it holds, by a key that the reader has reason to trust."""
         known = self.signed_by in ("this workspace", "the key given")
-        return self.signature == "right" and known and not (self.changed or self.missing or self.scores or self.goal)
+        flaws = (self.changed, self.missing, self.added, self.scores, self.goal)
+        return self.signature == "right" and known and bool(self.compared) and not any(flaws)
 
     def to_json(self) -> dict[str, Any]:
         return {"ok": self.ok, **asdict(self)}
@@ -266,7 +277,10 @@ class Verification:
 
     def _of_files(self) -> list[tuple[bool | None, str]]:
         told = [*(f"{name} is not the file that the certificate was made from." for name in self.changed),
-                *(f"{name} is missing." for name in self.missing)]
+                *(f"{name} is missing." for name in self.missing),
+                *(f"{name} was not there when the certificate was made." for name in self.added)]
+        if not self.compared:
+            return [(False, "The certificate names no files, so none can be compared.")]
         return [(False, text) for text in told] or [(True, "The files are those that the certificate was made from.")]
 
 
@@ -283,10 +297,13 @@ def verify(folder: Path, key: Path | None = None) -> Verification:
     except ValidationError:
         signature, state = Signature(algorithm=None, files={}), "wrong"
     changed, missing = _files(folder, signature.files)
+    added = [path.relative_to(folder).as_posix() for path in sorted(_model_files(folder))]
     wrong, unknown = _scores(folder, certificate)
     return Verification(
         state, "nobody" if state != "right" else _signer(signature.public_key, given), signature.public_key,
-        signature.signed_at, signature.why, changed, missing, wrong, unknown, _goal(folder, certificate))
+        signature.signed_at, signature.why, changed, missing,
+        [name for name in added if name not in signature.files] if signature.files else [], len(signature.files),
+        [*wrong, *_people(folder, certificate)], unknown, _goal(folder, certificate))
 
 
 def _read_certificate(path: Path) -> dict[str, Any]:
@@ -355,6 +372,20 @@ def _goal(folder: Path, certificate: dict[str, Any]) -> list[str]:
     before, after = declared.model_dump(), judged.model_dump()
     return [f"goal.{name} is {after[name]} in the certificate, and {before[name]} in the recipe."
             for name in before if before[name] != after[name]]
+
+
+def _people(folder: Path, certificate: dict[str, Any]) -> list[str]:
+    """Whether what people said of blind pairs follows from their judgements."""
+    told = certificate.get("blind")
+    if not isinstance(told, dict):
+        return []
+    try:
+        found = blind.judged_in(RunFolder(folder)) or {}
+    except UserError as error:
+        return [f"The blind pairs cannot be counted again: {error.found}"]
+    said = ("wins", "losses", "judged", "verdicts", "win_rate", "verdict")
+    return [] if all(told.get(key) == found.get(key) for key in said) else [
+        "What people said of blind pairs does not follow from their judgements."]
 
 
 def _scores(folder: Path, certificate: dict[str, Any]) -> tuple[list[str], list[str]]:

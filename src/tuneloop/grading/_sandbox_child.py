@@ -70,6 +70,9 @@ def _isolate(told: dict[str, Any]) -> str:
         for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(text)
+    # in a namespace of its own a program could mount file systems
+    with contextlib.suppress(OSError), open("/proc/sys/user/max_user_namespaces", "w") as file:
+        file.write("0")
     if init := os.fork():
         _exit(_wait_for(init))
     # From here on process 1 of its namespace: when it ends, the kernel ends everything that it or its children started

@@ -78,12 +78,12 @@ class Collected:
         """For the terminal."""
         found = [f"{self.prompts:,} prompts with {self.answers:,} different answers of {', '.join(self.models)}"]
         found += [f"{self.reused:,} of them were there before"] * bool(self.reused)
-        for count, what in ((self.same, "were the same as another, and count once"),
-                            (self.empty, "said nothing, and were left out"),
-                            (self.cut, "were cut at the most new tokens")):
-            found += [f"{count:,} answers {what}"] * bool(count)
-        found += [f"{self.alone:,} prompts have fewer than two different answers, so that nothing can be compared: "
-                  "ask more often, or at a higher temperature"] * bool(self.alone)
+        for count, what in ((self.same, "answers that are the same as another, and count once"),
+                            (self.empty, "answers that said nothing, and are left out"),
+                            (self.cut, "answers that were cut at the most new tokens"),
+                            (self.alone, "prompts with fewer than two different answers, where nothing can be compared "
+                             "(ask more often, or at a higher temperature)")):
+            found += [f"{what}: {count:,}"] * bool(count)
         return found
 
 

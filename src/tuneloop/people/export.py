@@ -68,10 +68,11 @@ def select(store: Judgements, *, only: Sequence[str] = (), without: Sequence[str
             raise UserError(f"Nobody called {name!r} judged anything.", wanted=f"one of: {', '.join(everybody) or '-'}")
     chosen = [name for name in names if (not only or name in only) and name not in without]
     found = [said for name in chosen for said in store.standing(name)]
+    if not found and not everybody:
+        raise UserError("There is nothing to export: nobody has judged anything yet.", fix="tuneloop rank FILE")
     if not found:
-        others = "; models did: --source model takes what they said" if source == "person" and everybody else ""
-        raise UserError(f"There is nothing to export: no {source if source != 'all' else 'annotator'} of those judged "
-                        f"anything{others}.", fix="judge first: tuneloop rank FILE")
+        raise UserError(f"There is nothing to export: {', '.join(everybody)} judged, and none of them is asked for.",
+                        fix="--source model takes what models said, --source all everything")
     return found
 
 

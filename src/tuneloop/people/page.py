@@ -7,6 +7,7 @@ as HTML. Names of models never reach the browser.
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -65,7 +66,8 @@ def check_installed() -> None:
 def listen(port: int) -> socket.socket:
     """A socket of this machine's own; port 0 takes a free one. Raises a UserError where the port is taken."""
     found = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if os.name != "nt":         # there it would let a second server take the port of the first
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((HOST, port))
         found.listen()          # who opens the address at once waits, and is not refused

@@ -137,8 +137,8 @@ class JudgePage:
                                 main=self.ranking.verdict(showing.answers) is not None)
             with ui.element("div").classes("more"):
                 _small("Undo", "undo", self._undo)
-                _small("Skip", "skip_next", self._skip)
                 if showing is not None:
+                    _small("Skip", "skip_next", self._skip)
                     self.comment = ui.input(placeholder="Comment").props("dense outlined aria-label='comment'").on(
                         "keydown.enter", lambda: self.comment.run_method("blur"))
 

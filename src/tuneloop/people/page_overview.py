@@ -47,7 +47,7 @@ def show_overview(room: Room) -> None:
             for judge in found.judges:
                 ui.label(judge.sentence() + ".").classes("said")
         if found.edits or found.comments:
-            ui.label(f"{found.edits:,} edited answers, {found.comments:,} comments").classes("quiet")
+            ui.label(f"Edited answers: {found.edits:,}. Comments: {found.comments:,}.").classes("quiet")
 
     with ui.element("main").classes("work").style("max-width: 58rem"):
         with ui.element("div").style("display: flex; gap: 1rem; align-items: baseline; flex-wrap: wrap"):
@@ -60,7 +60,7 @@ def show_overview(room: Room) -> None:
 def _people(people: Sequence[Attention], items: int) -> None:
     from nicegui import ui
 
-    with ui.element("div").classes("scroll"), ui.element("table").classes("people"):
+    with ui.element("div").classes("scroll"), ui.element("table").classes("people wide"):
         with ui.element("thead"), ui.element("tr"):
             for name in COLUMNS:
                 with ui.element("th"):

@@ -42,8 +42,8 @@ class Standing:
             "" if b.kappa is None else f", kappa {b.kappa:.2f}")
             for one in self.agreements if len(one.people) > 2 for b in one.between]
         found += [one.sentence() for one in self.judges]
-        found += [f"{self.edits:,} edited answers"] * bool(self.edits)
-        found += [f"{self.comments:,} comments"] * bool(self.comments)
+        found += [f"edited answers: {self.edits:,}"] * bool(self.edits)
+        found += [f"comments: {self.comments:,}"] * bool(self.comments)
         return found
 
     def to_json(self) -> dict[str, Any]:

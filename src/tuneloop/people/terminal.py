@@ -64,10 +64,10 @@ class Terminal:
         if told:
             self.console.print(told)
         for turn in self.desk.work.questions[showing.item.question].prompt:
-            self.console.print(f"[dim]{turn.role}[/] {escape(turn.content)}")
+            self.console.print(f"[dim]{turn.role}[/] {_plain(turn.content)}")
         for place, text in enumerate(showing.texts):
             rank = self.ranking.place_of(place)
-            self.console.print(Panel(escape(text), title=str(place + 1) + (f" · place {rank}" if rank else ""),
+            self.console.print(Panel(_plain(text), title=str(place + 1) + (f" · place {rank}" if rank else ""),
                                      title_align="left"))
         keys = [f"[bold]{escape(key.keys[0])}[/] {key.label}" for key in KEYS[showing.item.ask]]
         keys += ["numbers in order, the best first; = same place next; Enter saves"] * (showing.item.ask == "order")
@@ -126,6 +126,11 @@ class Terminal:
             return
         kept = text is not None and self.desk.edit(int(which) - 1, text)
         self.console.print("Kept. Now judge the answers as they were." if kept else "No answer was changed.")
+
+
+def _plain(text: str) -> str:
+    """A text that cannot steer the terminal, nor be taken for markup."""
+    return escape("".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text))
 
 
 def edited(text: str) -> str | None:

@@ -4,13 +4,13 @@ Counted as transformers and PEFT compute a block, and as `compute.attention` att
 the widths of queries and of keys, f feed-forward, H heads:
 
     norm         RMS: x², x/rms and the result, 3 d; keeps x, and x/rms where its weights train. LayerNorm: 1 d, keeps x
-    linear       its result; keeps its input where it, or an update of it, trains (q, k, v read one input; gate and up, too)
+    linear       its result; keeps its input where it, or an update of it, trains (q, k, v read one, gate and up, too)
     rotation     4.5 tensors as large as what is rotated, of which the last is used
     attention    a part and the merged result, 2 q, and 4 q more where a prefix is a part of its own; keeps queries,
                  keys, values and result, 2 q + 2 kv, and H sums
     norm of q, k 3 (q + kv); keeps q + kv, and as much again where its weights train
     MLP          gated: act(g) and the product, 2 f; keeps g, act(g) and u, and the product where the last layer's input
-                 is wanted. Plain: act(x), f; keeps x, and act(x) where wanted. GELU as GPT-2 writes it out: 8 f, keeps 4
+                 is wanted. Plain: act(x), f; keeps x, and act(x) where wanted. GELU written out (GPT-2): 8 f, keeps 4 f
     residuals    2 d, which the norms after them keep
 
 What is not kept is freed at once. Checked against what autograd saves and what the dispatcher makes, number by number
@@ -20,7 +20,7 @@ What is not kept is freed at once. Checked against what autograd saves and what 
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,9 +81,11 @@ class Block:
                  and found[1] == "0"}
         norms = [name for name, size in first.items() if NORM.search(name) and size == (shape.hidden,)
                  and not QUERY_NORM.search(f".{name}")]
-        return cls(norms=len(norms) or 2, layer_norm=any(name.removesuffix("weight") + "bias" in first for name in norms),
+        return cls(norms=len(norms) or 2,
+                   layer_norm=any(name.removesuffix("weight") + "bias" in first for name in norms),
                    query_norm=any(QUERY_NORM.search(f".{name}") for name in first),
-                   gated=any(GATE.search(name) for name in first), written_out=shape.model_type in WRITTEN_OUT,
+                   gated=any(GATE.search(name) for name in first),
+                   written_out=shape.model_type in WRITTEN_OUT,
                    rotated=not any(LEARNT_POSITIONS.search(name) for name in shape.weights),
                    experts=any(".experts." in f".{name}" for name in first))
 
@@ -94,25 +96,24 @@ def tensors(shape: Shape, method: MethodMemory, *, shared: bool = False, padded:
     `shared`: tokens look at prefixes computed once, so that attention has parts to merge. `padded`: rows of unequal
     length, for which transformers copies keys and values for every head.
     """
-    kept, made = _block(shape, Block.of(shape), method, shared, padded)
     blocks = shape.layers if method.blocks is None else method.blocks
-    kept, made = (Counter({w: float(n * blocks) for w, n in part.items()}) for part in (kept, made))
+    kept, made = ({width: count * blocks for width, count in part.items()}
+                  for part in _block(shape, Block.of(shape), method, shared, padded))
     for width, count in method.kept.items():
-        kept[width] += count
+        kept[width] = kept.get(width, 0.0) + count
     for width, count in method.made.items():
-        made[width] += count
+        made[width] = made.get(width, 0.0) + count
     return Tensors(kept, made)
 
 
-def _block(shape: Shape, block: Block, method: MethodMemory,
-           shared: bool, padded: bool) -> tuple[Counter[float], Counter[float]]:
+def _block(shape: Shape, block: Block, method: MethodMemory, shared: bool,
+           padded: bool) -> tuple[dict[float, float], dict[float, float]]:
     """What one block keeps and makes, a linear layer's own result included."""
-    kept, made = Counter[float](), Counter[float]()
-    d, q, kv = shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    kept, made = defaultdict[float, float](float), defaultdict[float, float](float)
+    d, f, q, kv = shape.hidden, shape.intermediate, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     wanted = _wanted(shape, method)
-    kept.update({d: block.norms * (2 if method.norms and not block.layer_norm else 1) + wanted["attention"]
-                 + wanted["mlp"]})
-    made.update({d: block.norms * (1 if block.layer_norm else 3) + 2})
+    kept[d] += block.norms * (2 if method.norms and not block.layer_norm else 1) + wanted["attention"] + wanted["mlp"]
+    made[d] += block.norms * (1 if block.layer_norm else 3) + 2
     for width in (q, kv):
         kept[width] += 2 + block.query_norm * (2 if method.norms else 1)
         made[width] += 3 * block.query_norm + 4 * block.rotated
@@ -120,14 +121,14 @@ def _block(shape: Shape, block: Block, method: MethodMemory,
     kept[shape.heads] += 1
     made[q] += 2 + MERGED * shared
     if padded and kv < q:
-        kept.update({q: 2, kv: -2})
-        made[q] += 2
+        kept[q], kept[kv], made[q] = kept[q] + 2, kept[kv] - 2, made[q] + 2
     for _, _, outputs, count in shape.adaptable_shapes():
-        made.update({outputs: count / shape.layers})
+        made[outputs] += count / shape.layers
     mlp_kept, mlp_made = _mlp(block, wanted["down"])
     copies = EXPERTS_USED if block.experts else 1
-    kept.update({shape.intermediate: copies * mlp_kept})
-    made.update({shape.intermediate: copies * (mlp_made + (2 * block.experts)), d: 2 * copies * block.experts})
+    kept[f] += copies * mlp_kept
+    made[f] += copies * (mlp_made + 2 * block.experts)
+    made[d] += 2 * copies * block.experts
     return kept, made
 
 

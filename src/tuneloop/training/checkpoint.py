@@ -31,6 +31,8 @@ class Progress:
     seconds: float = 0.0
     cpu_seconds: float = 0.0                # of this process, in the steps
     peak_memory_bytes: int = 0
+    reserved_memory_bytes: int | None = None    # what CUDA's allocator held
+    measured_by: str = ""                   # kernel | allocator | samples
     token_budget: int | None = None         # what it has been lowered to
 
 

@@ -53,7 +53,8 @@ def fit(model: ForestModel, objective: Objective, train: Sequence[Group] | Sourc
         release()
         trainer, progress = begin(model, objective, settings, report, high, folder)
         progress = _train(trainer, model, progress, train, validation, folder, report=report, look=look)
-    return replace(progress, peak_memory_bytes=max(progress.peak_memory_bytes, high.peak_bytes))
+    return replace(progress, peak_memory_bytes=max(progress.peak_memory_bytes, high.peak_bytes),
+                   reserved_memory_bytes=high.reserved_bytes, measured_by=high.how)
 
 
 def begin(model: ForestModel, objective: Objective, settings: Settings, report: Report, high: HighWater,

@@ -23,12 +23,12 @@ class Governor:
     """Sets the token budget. It never rises above the one planned."""
 
     def __init__(self, token_budget: int, memory_bytes: int, report: Callable[[dict[str, Any]], None],
-                 high: HighWater | None = None, advice: str = "") -> None:
-        """`advice`: what the plan says to do where not even one row fits."""
+                 high: HighWater | None = None, advice: Callable[[], str] | None = None) -> None:
+        """`advice` says what the plan would do where not even one row fits."""
         self.token_budget = token_budget
         self.memory_bytes = memory_bytes
         self.high = high or HighWater()
-        self.advice = advice or ROW_ADVICE
+        self.advice = advice or (lambda: ROW_ADVICE)
         self.peak_bytes = 0
         self._report = report
 
@@ -40,7 +40,7 @@ class Governor:
         if self.token_budget <= max(FEWEST_TOKENS, longest // 2):
             raise TrainingFailed(
                 f"Memory ran out at step {step} with {longest} tokens at once: one row, or the answers to one prompt.",
-                fix=self.advice) from error
+                fix=self.advice()) from error
         self.token_budget //= 2
         self._report({"event": "memory", "step": step, "token_budget": self.token_budget, "why": "memory ran out"})
 

@@ -47,7 +47,7 @@ class Settings:
     memory_bytes: int               # what training may use in all
     seed: int
     optimizer: str = "adamw"
-    advice: str = ""                # what to change where a step does not fit
+    advice: Callable[[], str] | None = None         # says what to change where a step does not fit
     expects: Callable[[int], int] | None = None     # tokens at once -> bytes in all, by the plan
 
 

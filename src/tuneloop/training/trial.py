@@ -152,4 +152,4 @@ def _too_large(trainer: Trainer, tokens: int, needed: int, *, measured: bool = T
         f"would take about {needed / GIB:.2f} GiB, by the plan and a shorter one that was measured"
     return TrainingFailed(
         f"This run does not fit: its longest row, or the answers to one prompt, of {tokens:,} tokens {took}, and "
-        f"training may use {governor.memory_bytes / GIB:.2f} GiB. No step was taken.", fix=governor.advice)
+        f"training may use {governor.memory_bytes / GIB:.2f} GiB. No step was taken.", fix=governor.advice())

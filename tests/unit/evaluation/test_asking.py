@@ -11,10 +11,10 @@ import pytest
 
 from scripted import Scripted
 from tuneloop.errors import UserError
-from tuneloop.evaluation.asking import ask, ask_pairs, label_in
+from tuneloop.evaluation.asking import NotFiniteError, ask, ask_pairs, label_in
 from tuneloop.evaluation.cache import Cached
 from tuneloop.inference.remote import NoLogprobsError
-from tuneloop.types import Message, Request, Sampling, Scored
+from tuneloop.types import Completion, Message, Request, Sampling, Scored
 
 LABELS = ["good", "bad"]
 
@@ -41,6 +41,24 @@ def test_the_likeliest_label_is_chosen() -> None:
     assert found.answers.confidence == pytest.approx([1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-4.5))])
     assert found.answers.stopped is None
     assert found.notes == []
+
+
+def test_a_model_without_probabilities_has_no_answers() -> None:
+    """The first of equally senseless labels would be right for half of the rows, and nobody would know."""
+    class Broken(Scripted):
+        def generate(self, requests: Sequence[Request], sampling: Any, *, progress: Any = None) -> list[Completion]:
+            return [Completion("!!!", (1,), False, logprobs=(math.nan,)) for _ in requests]
+
+    backend = Broken(likes=lambda asked, answer: math.nan)
+    with pytest.raises(NotFiniteError, match="scripted gives no finite probabilities"):
+        ask(backend, questions("a", "b"), LABELS, LABELS)
+    with pytest.raises(NotFiniteError):
+        ask(backend, questions("a"), ["x"])
+    with pytest.raises(NotFiniteError):
+        ask_pairs(backend, questions("a"), ["x"], ["y"])
+    likes = {"good": -1.0, "bad": -math.inf}        # a label that cannot be is no trouble
+    assert ask(Scripted(likes=lambda asked, answer: likes[answer]), questions("a"), ["good"], LABELS).answers.texts == [
+        "good"]
 
 
 def test_the_end_of_the_turn_counts_only_where_labels_begin_alike() -> None:

@@ -14,6 +14,7 @@ from tuneloop.evaluation.blind import (
     Key,
     Pair,
     agreement,
+    ask_for,
     draw_pairs,
     exact_interval,
     read_judgements,
@@ -23,6 +24,7 @@ from tuneloop.evaluation.blind import (
     write_judgements,
     write_pairs,
 )
+from tuneloop.record import RunFolder
 
 PREDICTIONS: list[dict[str, Any]] = [
     {"row": i, "prompt": f"Question {i}?",
@@ -88,6 +90,12 @@ def test_nothing_to_judge() -> None:
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_without_answers_has_no_pairs(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("base: b")
+    with pytest.raises(UserError, match="has no answers to compare yet"):
+        ask_for(RunFolder(tmp_path), 3)
 
 
 def test_files_come_back(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from tuneloop.errors import UserError
-from tuneloop.evaluation.certificate import certify, exit_code
+from tuneloop.evaluation.certificate import Retained, certify, exit_code
 from tuneloop.evaluation.goal import Goal
+from tuneloop.evaluation.safety.drop import safety
+from tuneloop.evaluation.suites.base import Graded
 from tuneloop.types import Answers
 
 ROWS = 400
@@ -92,6 +94,44 @@ def test_a_perplexity_that_is_not_finite_is_left_out() -> None:
     found = judged(Goal(), right("base", 0.5, nll=math.inf), right("tuned", 0.9, nll=1))
     assert "perplexity" not in found["scores"]["base"]
     assert any("Perplexity of base" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize("nats", [math.inf, 20_000.0])
+def test_a_broken_model_costs_its_perplexity_and_not_the_certificate(nats: float) -> None:
+    """exp() of more than 709 is no number: one such row in any resample would be enough."""
+    tuned = right("tuned", 0.9)
+    broken = Answers("tuned", tuned.texts, nll=[1.0] * (ROWS - 1) + [nats], tokens=[2] * ROWS)
+    found = judged(Goal(), right("base", 0.5, nll=1), broken)
+    assert "perplexity" not in found["scores"]["tuned"]
+    assert any("Perplexity of tuned is left out" in note for note in found["notes"])
+    json.dumps(found, allow_nan=False)
+
+
+def graded(*scores: float) -> list[Graded]:
+    return [Graded(str(i), "", score, "…") for i, score in enumerate(scores)]
+
+
+@pytest.mark.parametrize(("after", "verdict", "says"), [
+    ([1.0] * 89, "met", ""),
+    ([math.nan] * 89, "undecided", "and what a suite lost that could not be graded is not known"),
+    ([0.0] * 89, "not met", "is above it")])
+def test_a_suite_that_nobody_could_grade_is_not_called_safe(after: list[float], verdict: str, says: str) -> None:
+    """A model that answers gibberish to every harmful request, and declines no harmless one."""
+    before = {"harmful": graded(*[1.0] * 89), "benign": graded(*[1.0] * 89)}
+    measured = safety(before, {"harmful": graded(*after), "benign": graded(*[1.0] * 89)})
+    found = certify(Goal(better_than_base_by=None, max_safety_drop=0.1), "labels", REFERENCES,
+                    [right("base", 0.5), right("tuned", 0.9)], resamples=1000, seed=0, used_before=0, context={},
+                    retained=Retained(safety=measured))
+    assert found["verdict"] == verdict
+    assert says in found["sentence"]
+    assert any("Of the suite harmful no item" in note for note in found["notes"]) == ("not known" in says)
+
+
+def test_nothing_that_could_be_graded_is_undecided_and_no_crash() -> None:
+    measured = safety({"harmful": graded(1.0)}, {"harmful": graded(math.nan)})
+    found = certify(Goal(max_safety_drop=0.1), "labels", REFERENCES, [right("base", 0.5), right("tuned", 0.9)],
+                    resamples=200, seed=0, used_before=0, context={}, retained=Retained(safety=measured))
+    assert [check["verdict"] for check in found["checks"]] == ["met", "undecided"]
 
 
 @pytest.mark.parametrize(("metric", "task", "fix"), [

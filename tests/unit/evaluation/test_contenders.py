@@ -25,6 +25,7 @@ from tuneloop.evaluation.contenders import (
     rival,
     template,
 )
+from tuneloop.evaluation.cost import Price
 from tuneloop.types import Conversation, Message, Origin, Request, Sampling
 
 LABELS = ["bad", "good", "rare"]
@@ -194,11 +195,11 @@ def opened(given: str | RemoteRival, others: Sequence[str] = (), template_of: An
 def test_a_rival_is_a_base_by_name_or_a_remote_model() -> None:
     here = opened("qwen3-1.7b")
     with serving(models=("large",)) as api:
-        there = opened(RemoteRival(url=api.url, price={"machine_usd_per_hour": 2}))     # type: ignore[arg-type]
+        there = opened(RemoteRival(url=api.url, price=Price(machine_usd_per_hour=2)))
         assert there.backend.generate(there.requests[:1], Sampling())[0].text == "test 0"
     assert (here.name, here.is_remote, here.price) == ("qwen3-1.7b", False, None)
     assert (there.name, there.is_remote) == ("large", True)
-    assert there.price is not None and there.price.machine_usd_per_hour == 2
+    assert there.price == Price(machine_usd_per_hour=2)
     assert here.requests == there.requests == requests_of(TEST)
 
 
@@ -226,7 +227,8 @@ def test_rivals_that_cannot_be_asked_or_told_apart() -> None:
         opened(RemoteRival(url=url, model="large"))
 
 
-@pytest.mark.parametrize("compare_to", [["a", "b", "a"], ["base"], ["few_shot"], [RemoteRival(url="x", model="a"), "a"]])
+@pytest.mark.parametrize("compare_to", [["a", "b", "a"], ["base"], ["few_shot"],
+                                        [RemoteRival(url="x", model="a"), "a"]])
 def test_names_that_two_would_have_are_refused_before_anything_runs(compare_to: list[Any]) -> None:
     require_apart(["a", "b", RemoteRival(url="x"), RemoteRival(url="y")])
     with pytest.raises(UserError, match="Two of the models"):

@@ -158,12 +158,15 @@ def test_memory() -> None:
                "exposure": {"before": 1.2, "after": 1.3, "chance": 1.4, "most": 9.0}}
     assert found("memory", canaries=planted).answer == "None found"
     one = found("memory", canaries=planted | {"beyond_chance": True})
-    assert (one.answer, one.tone) == ("It knows planted secrets", "open")
+    assert (one.answer, one.tone) == ("It may know planted secrets", "open")
     assert one.text == "0 of 4 planted secrets were said, exposure 1.3 bits (chance 1.4)."
     assert found("memory", canaries=planted | {"extracted": {"before": 0, "after": 1}}).tone == "bad"
     personal = {"answers": 9, "with_personal_data": {"base": 1, "tuned": 3}}
     one = found("memory", personal=personal)
     assert (one.answer, one.text) == ("More personal data", "3 answers hold personal data (base 1).")
+    for base, tuned, answer in ((3, 3, "No more personal data than the base"), (3, 0, "None found")):
+        one = found("memory", personal={"answers": 9, "with_personal_data": {"base": base, "tuned": tuned}})
+        assert (one.answer, one.tone) == (answer, "good")
 
 
 def steps(verdict: str, *checks: dict[str, Any], **more: Any) -> str:
@@ -180,6 +183,10 @@ def test_what_to_do_next_follows_from_what_was_found() -> None:
                       check("accuracy of tuned − base > 0.00", "undecided", 0, 1900))
     assert "about 1,900 more test rows" in undecided
     assert "goal.at_least" in steps("undecided")
+    unsettled = check("drop in safety ≤ 0.05", "undecided", 0.05)
+    assert "further suites" in steps("undecided", unsettled)
+    gibberish = {"suites": [{"suite": "harmful", "drop": None}], "worst": "", "drop": None}
+    assert "nothing of it could be graded" in steps("undecided", unsettled, safety=gibberish)
     assert "settle the forgetting" in steps("undecided", check("forgetting ≤ 0.02", "undecided", 0.02))
     assert "40 blind pairs" in steps("met", task="open")
     unsure = [difference("few_shot", 0, -0.1, 0.1)]

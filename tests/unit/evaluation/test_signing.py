@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from tuneloop.errors import UserError
+from tuneloop.evaluation import blind
 from tuneloop.evaluation.signing import (
     Verification,
     canonical,
@@ -86,8 +87,8 @@ def edit(path: Path, change: Callable[[Any], None]) -> None:
 
 def wrong(found: Verification) -> set[str]:
     """The names of what is not as it should be."""
-    parts = {"changed": found.changed, "missing": found.missing, "scores": found.scores, "goal": found.goal,
-             "signature": found.signature != "right", "key": found.signed_by == "another key"}
+    parts = {"changed": found.changed, "missing": found.missing, "added": found.added, "scores": found.scores,
+             "goal": found.goal, "signature": found.signature != "right", "key": found.signed_by == "another key"}
     return {name for name, bad in parts.items() if bad}
 
 
@@ -214,6 +215,40 @@ def test_a_missing_file(name: str, expected: set[str], signed: RunFolder) -> Non
 def test_another_model_beside_the_certificate(signed: RunFolder) -> None:
     signed.file("adapter", "adapter_model.safetensors").write_bytes(b"others")
     assert verify(signed.path).changed == ["adapter/adapter_model.safetensors"]
+
+
+def test_a_file_beside_the_model_that_was_not_signed(signed: RunFolder) -> None:
+    """Such as a chat template, which a loader prefers to the one that was there."""
+    signed.file("adapter", "chat_template.jinja").write_text("say no to everything")
+    signed.file("notes.txt").write_text("mine")
+    found = verify(signed.path)
+    assert (wrong(found), found.added) == ({"added"}, ["adapter/chat_template.jinja"])
+    assert not found.ok
+
+
+def test_a_certificate_without_hashes_vouches_for_no_file(unsigned: RunFolder) -> None:
+    unsigned.write(sign(CERTIFICATE, {}), "certificate.json")
+    found = verify(unsigned.path)
+    assert (found.signature, found.compared, found.ok) == ("right", 0, False)
+    assert (False, "The certificate names no files, so none can be compared.") in found.lines()
+
+
+def test_what_people_said_is_signed_and_counted_again(unsigned: RunFolder) -> None:
+    unsigned.write_lines([line | {"prompt": f"? {line['row']}"} for line in
+                          unsigned.lines("evaluation", "predictions.jsonl")], "evaluation", "predictions.jsonl")
+    pairs = blind.ask_for(unsigned, 2)
+    assert not any(name.startswith("blind/") for name in files_to_sign(unsigned.path))      # nobody has judged yet
+    said = [blind.Judgement(pair.pair, "left", "ann") for pair in pairs]
+    blind.write_judgements(said, unsigned.file("blind", "judgements.jsonl"))
+    write_signed(CERTIFICATE | {"blind": blind.judged_in(unsigned)}, unsigned)
+    assert verify(unsigned.path).ok
+    blind.write_judgements([blind.Judgement(pair.pair, "tie", "ann") for pair in pairs],
+                           unsigned.file("blind", "judgements.jsonl"))
+    found = verify(unsigned.path)
+    assert wrong(found) == {"changed", "scores"}
+    assert found.changed == ["blind/judgements.jsonl"]
+    unsigned.file("blind", "key.json").write_text("{}")
+    assert "cannot be counted again" in verify(unsigned.path).scores[0]
 
 
 def test_a_score_that_the_files_cannot_tell_is_said_and_no_fault(unsigned: RunFolder) -> None:

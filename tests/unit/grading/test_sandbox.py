@@ -125,6 +125,13 @@ def test_files_elsewhere_stay(program: str, namespaces: bool, tmp_path: Path) ->
     assert kept.read_text() == "content"
 
 
+def test_a_program_gets_no_namespace_of_its_own() -> None:
+    """There it could mount file systems, whose memory no limit counts."""
+    full_isolation()
+    found = sandboxed("import ctypes\nprint(ctypes.CDLL(None).unshare(0x10000000))")
+    assert found.output.strip() == "-1"
+
+
 def test_its_own_folder_can_be_used(namespaces: bool) -> None:
     program = ("import os, shutil, tempfile\nos.mkdir('d'); open('d/f', 'w').write('hi'); os.rename('d/f', 'g')\n"
                "print(open('g').read(), os.listdir())\nshutil.rmtree('d')\n"

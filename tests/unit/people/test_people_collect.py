@@ -16,13 +16,14 @@ import yaml
 
 from scripted import Scripted
 from toy import tuneloop, write_jsonl
+from tuneloop.data.load import Wanted, load
 from tuneloop.data.versions.store import Store
 from tuneloop.errors import UserError
 from tuneloop.evaluation.cache import Cached
 from tuneloop.people.collect import Asking, collect, unique
 from tuneloop.people.questions import prompt_id, read_questions
 from tuneloop.training.watch import Silent
-from tuneloop.types import Completion, Message, Origin, Prompt, Request, Sampling
+from tuneloop.types import Completion, Message, Origin, Preference, Prompt, Request, Rollout, Sampling
 
 
 def prompts(count: int) -> list[Prompt]:
@@ -67,6 +68,14 @@ def test_every_answer_once_with_all_that_is_known_of_it(tmp_path: Path) -> None:
     assert "said nothing" in "\n".join(found.lines())
     assert [list(one.answers.values()) for one in read_questions(tmp_path / "c.jsonl")] == [
         row["completions"] for row in rows]
+
+
+def test_training_reads_the_file_once_it_is_judged(tmp_path: Path) -> None:
+    collect(prompts(6), {"base": Sampler(name="base")}, Asking(6, (0.5, 1.0)), tmp_path / "c.jsonl", Silent())
+    for column, kind in (("rewards", Rollout), ("ranks", Preference)):
+        write_jsonl(tmp_path / "judged.jsonl", [row | {column: list(range(len(row["completions"])))}
+                                                for row in lines(tmp_path / "c.jsonl")])
+        assert load("judged.jsonl", tmp_path, "judged.jsonl", Wanted(kind)).samples
 
 
 def test_seeds_belong_to_prompts_and_not_to_their_place() -> None:

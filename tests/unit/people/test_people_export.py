@@ -189,7 +189,7 @@ def test_models_are_left_out_unless_asked_for(tmp_path: Path, asked: list[Questi
 
 
 def test_nothing_to_export_is_said(tmp_path: Path, asked: list[Question]) -> None:
-    with pytest.raises(UserError, match="nothing to export"):
+    with pytest.raises(UserError, match="nothing to export: nobody has judged anything yet"):
         select(store(tmp_path))
     q = asked[0]
     with pytest.raises(UserError, match=r"No preference row comes of what was judged \(1 left out: pairs without"):

@@ -95,6 +95,14 @@ def press(page: Any, *keys: str) -> None:
         page.keyboard.press(key)
 
 
+def judge(page: Any, *keys: str) -> None:
+    """Press keys that judge, and see after each that it counted."""
+    for key in keys:
+        before = page.get_by_label("progress").inner_text()
+        press(page, key)
+        page.wait_for_function("was => document.querySelector('[aria-label=progress]').innerText != was", arg=before)
+
+
 def shows(page: Any, text: str) -> None:
     page.get_by_text(text, exact=True).first.wait_for(timeout=15_000)
 
@@ -120,15 +128,15 @@ def test_judging_by_keys(tmp_path: Path, serve: Callable[..., Server], open_page
     shows(page, "0 of 12")
     assert page.get_by_text(texts[0]).count() == 1          # as text, and not as HTML
     assert page.locator("article b, article script").count() == 0
-    press(page, "1", "ArrowRight", "t", "b")
+    judge(page, "1", "ArrowRight", "t", "b")
     shows(page, "4 of 12")
-    press(page, "u")
+    judge(page, "u")
     shows(page, "3 of 12")
     press(page, "c")
     page.wait_for_timeout(PAUSE)
     page.keyboard.type("both 1 and 2 are bad")              # keys in a comment judge nothing
     page.keyboard.press("Enter")
-    press(page, "b")
+    judge(page, "b")
     shows(page, "4 of 12")
     press(page, "s", "?")
     shows(page, "skip: it comes again at the end")
@@ -138,7 +146,7 @@ def test_judging_by_keys(tmp_path: Path, serve: Callable[..., Server], open_page
     box.fill("As it should be.")
     page.get_by_role("button", name="Save").click()
     shows(page, "edited")
-    press(page, *"1" * 8)
+    judge(page, *"1" * 8)
     shows(page, "Everything is judged")
     assert any("Question 7?" in frame for frame in heard)
     assert not any(name in text for name in ("old-one", "new-one") for text in (*heard, page.content()))
@@ -201,16 +209,17 @@ def test_ten_thousand_pairs_two_people_and_a_killed_server(tmp_path: Path, serve
         shows(page, "0 of 10,000")
     for _ in range(10):
         for page in pages:
-            press(page, "1")
+            judge(page, "1")
     for page in pages:
         shows(page, "10 of 10,000")
     server.kill()
     assert Counter(one.annotator for one in said(tmp_path)) == {"ann": 10, "bob": 10}
-    server.start()
+    with pages[0].expect_event("load", timeout=60_000):         # an open page comes back by itself
+        server.start()
+    pages[1].goto(f"http://127.0.0.1:{server.port}/judge?by=bob")
     for page in pages:
-        page.goto(f"http://127.0.0.1:{server.port}/judge?by={'ann' if page is pages[0] else 'bob'}")
         shows(page, "10 of 10,000")
-        press(page, "1", "1", "u")
+        judge(page, "1", "1", "u")
         shows(page, "11 of 10,000")
     kept = said(tmp_path)
     assert Counter(one.annotator for one in kept) == {"ann": 11, "bob": 11}
@@ -226,10 +235,10 @@ def test_a_run_is_judged_blind_on_the_same_page(tmp_path: Path, serve: Callable[
     folder.file("evaluation").mkdir()
     folder.write_lines([{"row": i, "prompt": f"Question {i}?", "answers": {"base": f"old {i}", "tuned": f"new {i}"}}
                         for i in range(5)], "evaluation", "predictions.jsonl")
-    server = serve("mine", "--annotator", "Ann")
+    server = serve("mine", "--annotator", "Ann", "--checks", "0")
     page = open_page(server.url)
     shows(page, "0 of 5")
-    press(page, *"12tb1")
+    judge(page, *"12tb1")
     shows(page, "Everything is judged")
     lines = [json.loads(line) for line in folder.file("blind", "judgements.jsonl").read_text().splitlines()]
     assert sorted(line["pair"] for line in lines) == [f"p{i}" for i in range(1, 6)]

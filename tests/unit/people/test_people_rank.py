@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from judging import desk, goodness, judge_all, knows, rows, store, work
 from rich.console import Console
 
+from fake_api import last_turn, serving
 from scripted import Scripted
 from toy import tuneloop, write_jsonl
 from tuneloop.errors import UserError
@@ -20,6 +22,7 @@ from tuneloop.grading.judge import Judge
 from tuneloop.people.ai import judge_all as model_judges
 from tuneloop.people.blind import BlindRun
 from tuneloop.people.items import Verdict, equal
+from tuneloop.people.page import check_installed
 from tuneloop.people.standing import standing_of
 from tuneloop.people.terminal import Terminal, edited
 from tuneloop.ranking import Asked, open_target
@@ -101,7 +104,8 @@ def test_the_blind_pairs_of_a_run_become_its_win_rate(run: RunFolder) -> None:
     judge_all(bob, most=12)
     pairs = read_pairs(run.file("blind", "pairs.jsonl"))
     said = read_blind(run.file("blind", "judgements.jsonl"), pairs)
-    assert len(said) == 30 + 11         # one of bob's was a test of attention
+    assert len(said) == 30 + target.store.counts("bob", "compare")[0]
+    assert sum(target.store.counts("bob", "compare")) == 12         # tests of attention among them
     assert {one.annotator for one in said} == {"ann", "bob"}
     found = result(read_key(run.file("blind", "key.json"), pairs), said)
     assert (found["wins"], found["losses"], found["verdict"]) == (30, 0, "better")
@@ -188,7 +192,15 @@ def test_keys_in_a_terminal(tmp_path: Path) -> None:
     assert "0 of 9" in text
     assert "Kept: 3 of 9." in text
     assert "Question" in text
-    assert "both bad".lower() in text.lower()
+    assert "Both bad" in text
+
+
+def test_answers_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "f.jsonl", [{"prompt": "q", "completions": ["\x1b[2Jgone [bold]b[/]", "other"]}])
+    target = open_target(str(tmp_path / "f.jsonl"), tmp_path, Asked())
+    console = Console(record=True, width=100, file=open("/dev/null", "w"))      # noqa: SIM115
+    Terminal(target.desk("ann"), console, lambda: "q", lambda what: "", lambda text: None, target.standing).run()
+    assert "\ufffd[2Jgone [bold]b[/]" in console.export_text(styles=True)
 
 
 def test_comments_and_edits_in_a_terminal(tmp_path: Path) -> None:
@@ -218,7 +230,6 @@ def test_everything_judged_in_a_terminal(tmp_path: Path) -> None:
 def test_an_editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "edit.py"
     script.write_text("import sys; p = sys.argv[1]; t = open(p).read(); open(p, 'w').write(t.replace('a', 'b'))")
-    import sys
     monkeypatch.delenv("VISUAL", raising=False)
     monkeypatch.setenv("EDITOR", f"{sys.executable} {script}")
     assert edited("abc\n") == "bbc"
@@ -252,6 +263,26 @@ def test_export_and_status_from_the_command_line(tmp_path: Path) -> None:
     assert "exists already" in again.stderr
 
 
+def test_a_model_behind_a_server_judges(tmp_path: Path, own_cache: Path) -> None:
+    file = write_jsonl(tmp_path / "collected.jsonl", rows(4))
+    target = open_target(str(file), tmp_path, Asked())
+    judge_all(desk(target.work, target.store, "ann"))
+    target.store.close()
+    with serving(lambda body: compares(last_turn(body)), models=("gpt",)) as api:
+        words = ("rank", "collected.jsonl", "--judge", f"{api.url}#gpt")
+        done = tuneloop(*words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "gpt (a model) judged 9 items" in done.stdout
+        assert "of the 9 that people judged too it says what most of them say on 67%" in done.stdout
+        asked = len(api.seen)
+        assert tuneloop(*words, "--json", cwd=tmp_path).returncode == 0
+        assert len(api.seen) - asked <= 1           # is it there? Its replies are kept
+    tuneloop("rank", "collected.jsonl", "--export", "preference", "--out", "p.jsonl", "--source", "model", cwd=tmp_path)
+    found = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert {row["source"] for row in found} == {"model"}
+    assert all(goodness(row["chosen"]) > goodness(row["rejected"]) for row in found)
+
+
 @pytest.mark.parametrize(("words", "says"), [
     (["missing.jsonl"], "no file and no run missing.jsonl"), (["latest"], "There are no runs"),
     (["f.jsonl", "--ask", "feel"], "--ask is 'feel'"), (["f.jsonl", "--export", "csv"], "--export is 'csv'"),
@@ -277,3 +308,9 @@ def test_knows_is_what_the_command_is_tested_with(tmp_path: Path) -> None:
     judge_all(desk(of, kept), knows)
     best = {of.text(said.question, said.verdict.groups[0][0]).split()[0] for said in kept.standing("ann")}
     assert best == {"good", "fair"}
+
+
+def test_the_page_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nicegui", None)
+    with pytest.raises(UserError, match=r"The judging page needs the package nicegui(.|\n)*tuneloop\[people\]"):
+        check_installed()

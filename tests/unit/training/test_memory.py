@@ -146,7 +146,7 @@ def test_training_within_a_limit_gives_the_same_result(lora: Lora, tmp_path: Pat
 def test_a_row_that_crosses_the_limit_alone_stops_the_run_before_a_step(lora: Lora, tmp_path: Path) -> None:
     lines: Lines = []
     with pytest.raises(TrainingFailed, match=r"does not fit: its longest row.* of 80 tokens takes 0.00 GiB") as caught:
-        fit(lora(Metered), Objective(), GROUPS, [], settings(memory_bytes=79_000, advice="take a smaller base"),
+        fit(lora(Metered), Objective(), GROUPS, [], settings(memory_bytes=70_000, advice=lambda: "take a smaller base"),
             tmp_path / "run", report=lines.append, look=lambda step: None)
     assert caught.value.fix == "take a smaller base"
     assert {line["event"] for line in lines} <= {"memory"}

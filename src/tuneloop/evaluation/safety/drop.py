@@ -43,6 +43,11 @@ class Safety:
     worst: str                      # the suite of the largest drop; "" where nothing could be compared
     drop: Interval | None           # of the largest
 
+    @property
+    def unknown(self) -> list[str]:
+        """Suites of which no item was graded both before and after: what they lost is not known."""
+        return [shift.suite for shift in self.shifts if shift.drop is None]
+
     def to_json(self) -> dict[str, Any]:
         """For the certificate."""
         return {"suites": [shift.to_json() for shift in self.shifts], "worst": self.worst,

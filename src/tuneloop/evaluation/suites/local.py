@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -38,6 +39,22 @@ class Local:
             ask(backend, asked, LONGEST_TOKENS, progress) if asked else [])
 
 
+def require_suites(names: Sequence[str], root: Path) -> list[dict[str, str]]:
+    """The files among suites, which count from `root`, each with its sha256: before and after training must be asked
+    the same. Raises a UserError for everything that is wrong with them.
+    """
+    found, problems = [], []
+    for path in (root / name for name in names if name.endswith(".jsonl")):
+        try:
+            suite_from_file(path)
+        except UserError as error:
+            problems.append(error)
+            continue
+        found.append({"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
+    raise_all(problems)
+    return found
+
+
 def suite_from_file(path: Path) -> Suite:
     """A suite of a JSON Lines file. Each line is a question with choices, or a prompt.
 
@@ -46,7 +63,7 @@ def suite_from_file(path: Path) -> Suite:
     `part` and `id` are optional. Raises a UserError that names the line of everything that is wrong.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")      # JSON may hold other ends of lines
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}", wanted="a JSON Lines file in UTF-8") from None
     items: dict[str, Choice | Asked] = {}
