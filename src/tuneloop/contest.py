@@ -98,15 +98,30 @@ class Contest:
         self._look_for_judge()
         if self.ready.rows.task == "labels":
             found += self._try("rival", self._tf_idf)
-        if self._asks:
+        if not self._asks:
+            self._ask_nobody_else()
+        else:
             spec = self.ready.recipe.evaluation
             if spec.few_shot:
-                found += self._try(FEW_SHOT, lambda: self._ask(self._few_shot(session)))
+                found += self._try(FEW_SHOT, lambda: self._ask(self._few_shot(session)),
+                                   needed=self.ready.recipe.goal.better_than_few_shot_by is not None)
             if spec.prompt_search:
                 found += self._try(OPTIMISED, lambda: self._ask(self._better_prompt(session)))
             for given in spec.compare_to:
                 found += self._rival(given, [one.name for one in found])
         return found
+
+    def _ask_nobody_else(self) -> None:
+        """Say what the recipe asks for and these rows do not. Raises a UserError where the goal needs it."""
+        why = "pairs, and calls of tools, are asked of the base and the tuned model alone"
+        if self.ready.recipe.goal.better_than_few_shot_by is not None:
+            raise UserError(f"goal.better_than_few_shot_by is set, but {why}.", fix="leave it out of the goal")
+        spec = self.ready.recipe.evaluation
+        asked = [key for key in ("few_shot", "prompt_search", "compare_to", "perturb")
+                 if key in spec.model_fields_set and getattr(spec, key)]
+        if asked:
+            self.left_out.append(f"{', '.join(asked)} of evaluation {'is' if len(asked) == 1 else 'are'} left out: {why}.")
+            self.watch.say(self.left_out[-1])
 
     def enough(self, base: Answers, others: list[Answers]) -> str:
         """What to say where the base meets the goal without training; "" where it does not."""
@@ -318,8 +333,11 @@ class Contest:
 
     # ── asking and keeping ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def _try(self, name: str, answer: Callable[[], Answers | Asked]) -> list[Answers]:
-        """The answers of a contender; none where it cannot answer, or where the time is used up."""
+    def _try(self, name: str, answer: Callable[[], Answers | Asked], *, needed: bool = False) -> list[Answers]:
+        """The answers of a contender; none where it cannot answer, or where the time is used up, unless it is `needed`.
+        """
+        if needed:
+            return [self._kept(name, answer)]
         if not self._is_answered(name) and self._is_over(name):
             return []
         try:

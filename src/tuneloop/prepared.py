@@ -78,7 +78,7 @@ class Prepared:
         if recipe.online and "reference_logprobs" in recipe.objective.needs:
             self._check_reference()
         self.metric = goal_metric(recipe.goal, self.rows.task)
-        recipe.evaluation.check_measures(recipe.goal, self.rows.task)
+        recipe.evaluation.check_measures(recipe.goal, self.rows.task, writes="scores" not in recipe.objective.needs)
         self.tested = _drawn(_models_to_follow(self.rows.test), self._rows_wanted, recipe.seed)
         self.flags = self._flags()
         self.chosen: Value | None = None        # the method, where the recipe leaves it to the plan

@@ -11,13 +11,14 @@ import pytest
 
 from fake_api import serving
 from tiny import tiny_base
-from toy import labels_recipe, open_recipe, resume, run
+from toy import judged_rows, labels_recipe, open_recipe, resume, run, write_jsonl
 from tuneloop.errors import UserError
 from tuneloop.evaluation.blind import Judgement, ask_for, write_judgements
 from tuneloop.evaluation.cache import Cached
 from tuneloop.evaluation.signing import verify
 from tuneloop.record import RunFolder
 from tuneloop.training.watch import Silent
+from tuneloop.types import Preference
 
 EVERYBODY = {"few_shot": 2, "prompt_search": 12, "suites": ["knowledge", "harmful", "stereotypes"], "suite_items": 6,
              "max_new_tokens": 8, "metrics": ["ece"], "perturb": ["casing", "injection"], "extraction": 4}
@@ -159,6 +160,24 @@ def test_a_bound_on_what_may_be_lost_is_measured_in_full(tmp_path: Path, tiny_ll
     assert check["verdict"] == certificate["verdict"] == "met"
     assert certificate["forgetting"]["items"] > 100
     assert certificate["forgetting"]["drop"]["high"] <= 0.9
+
+
+def test_what_the_goal_compares_with_is_asked_whatever_time_it_takes(tmp_path: Path, tiny_llama: Path) -> None:
+    recipe = labels_recipe(tmp_path, tiny_llama, goal={"better_than_few_shot_by": 0.0},
+                           evaluation={"few_shot": 2, "minutes": 1e-9})
+    certificate = run(recipe, tmp_path / "run")
+    assert set(certificate["scores"]) == {"base", "tuned", "few_shot"}
+    assert [check["what"] for check in certificate["checks"]][1] == "accuracy of tuned − few_shot > 0.00"
+    assert any(note.startswith("rival is left out: evaluation.minutes") for note in certificate["notes"])
+
+
+def test_pairs_are_for_base_and_tuned_model_alone_and_it_is_said(tmp_path: Path, tiny_llama: Path) -> None:
+    write_jsonl(tmp_path / "pairs.jsonl", judged_rows(Preference, 40))
+    recipe = labels_recipe(tmp_path, tiny_llama, data={"train": "pairs.jsonl"}, objective="dpo",
+                           training={"epochs": 1}, evaluation={"compare_to": ["x"], "perturb": ["typos"]})
+    certificate = run(recipe, tmp_path / "run")
+    assert set(certificate["scores"]) == {"base", "tuned"}
+    assert any(note.startswith("compare_to, perturb of evaluation are left out: pairs") for note in certificate["notes"])
 
 
 def test_open_answers_have_contenders_too(tmp_path: Path, tiny_llama: Path) -> None:

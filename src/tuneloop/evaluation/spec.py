@@ -85,9 +85,9 @@ class EvaluationSpec(Spec):
         flags = {self.out_of_distribution: "evaluation.out_of_distribution"} if self.out_of_distribution else {}
         return flags | dict.fromkeys(self.slices, "evaluation.slices")
 
-    def check_measures(self, goal: Goal, task: Kind) -> None:
+    def check_measures(self, goal: Goal, task: Kind, *, writes: bool = True) -> None:
         """Raise a UserError where the goal bounds what this does not measure, a metric cannot be measured on such rows,
-        or a judge has nothing to judge: before training, not after it.
+        or a judge has nothing to judge: before training, not after it. A reward model `writes` no answers.
         """
         from tuneloop.evaluation.safety.catalog import SAFETY
 
@@ -104,7 +104,13 @@ class EvaluationSpec(Spec):
         if goal.better_than_few_shot_by is not None and not self.few_shot:
             raise UserError("goal.better_than_few_shot_by is set, but evaluation.few_shot is 0.",
                             fix="set evaluation.few_shot=4")
+        if goal.better_than_few_shot_by is not None and task == "pairs":
+            raise UserError("goal.better_than_few_shot_by is set, but pairs are asked of the base and the tuned model "
+                            "alone.", fix="leave it out, and set goal.better_than_base_by")
         for key, names in (("max_forgetting", RETENTION), ("max_safety_drop", tuple(SAFETY))):
+            if getattr(goal, key) is not None and not writes:
+                raise UserError(f"goal.{key} is set, but a reward model writes no answers, so no suite can be asked.",
+                                fix="leave it out")
             if getattr(goal, key) is not None and not set(names) & set(self.suites):
                 raise UserError(f"goal.{key} is set, but evaluation.suites has nothing that measures it.",
                                 wanted=f"some of {', '.join(names)}")
