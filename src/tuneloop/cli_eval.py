@@ -209,8 +209,11 @@ def _number(value: float | None, key: str) -> str:
 
 
 def _difference(one: dict[str, Any]) -> str:
+    from tuneloop.evaluation.text import better
+
     sure = one["low"] > 0 or one["high"] < 0
+    more, less = ("better", "worse") if better(one["metric"]) else ("more", "less")     # such as a length
     p = "p < 0.001" if one["p_holm"] < 0.001 else f"p = {one['p_holm']:.3f}"
     return (f"{one['metric']}: {one['to']} − {one['from']} = {one['value']:+.3f} ({one['low']:+.3f} to "
-            f"{one['high']:+.3f}; {p}{'' if sure else ', not certain'}); better on {one['wins']:,} rows, worse on "
+            f"{one['high']:+.3f}; {p}{'' if sure else ', not certain'}); {more} on {one['wins']:,} rows, {less} on "
             f"{one['losses']:,}, the same on {one['ties']:,}")

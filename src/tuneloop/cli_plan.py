@@ -31,13 +31,17 @@ Price = Annotated[float | None, typer.Option("--price", min=0, metavar="USD", sh
                                              help="what an hour of the machine costs you")]
 Offers = Annotated[Path | None, typer.Option("--offers", metavar="FILE", show_default=False,
                                              help="prices and machines of your own, on top of the dated examples")]
+Calibrate = Annotated[bool, typer.Option("--calibrate", help="first measure two micro-batches here, in a process of "
+                                         "their own; later plans use it")]
 LaunchFile = Annotated[Path | None, typer.Option("--launch", metavar="FILE", show_default=False,
                                                  help="write a launch file for the one machine of --on")]
 
 
 def plan(words: Words = None, on: On = None, methods: Methods = None, price: Price = None, offers: Offers = None,
-         launch: LaunchFile = None, as_json: AsJson = False) -> None:
-    """Every setting with its reason; methods × machines with memory, time and cost; advice. Needs no torch."""
+         launch: LaunchFile = None, calibrate: Calibrate = False, as_json: AsJson = False) -> None:
+    """Every setting with its reason; methods × machines with memory, time and cost; advice. Needs no torch, but for
+    --calibrate.
+    """
     from tuneloop.plan import compare
     from tuneloop.plan.offers import read_market
     from tuneloop.training.watch import Silent
@@ -46,6 +50,8 @@ def plan(words: Words = None, on: On = None, methods: Methods = None, price: Pri
     market = read_market(offers)
     asked = _Asked(recipe, _names(on), _names(methods), market, price)
     asked.check_launch(launch)
+    if calibrate:
+        _calibrate(recipe, as_json)
     found = _look(asked, Silent() if as_json else Lines())
     cells = found.question.cells()
     told = compare.to_json(found.question, cells, market if on or found.plan is None else None)
@@ -57,6 +63,15 @@ def plan(words: Words = None, on: On = None, methods: Methods = None, price: Pri
         _show(found, written, told)
     if launch is not None:
         _launch(words or [], found, launch, as_json)
+
+
+def _calibrate(recipe: Recipe, as_json: bool) -> None:
+    from tuneloop import calibrate
+    from tuneloop.cli_run import watching
+
+    with watching(as_json) as watch:
+        for line in calibrate.calibrate(recipe, watch):
+            watch.say(line)
 
 
 def _names(given: str | None) -> list[str]:
@@ -200,10 +215,15 @@ def _show(found: _Found, written: dict[str, Any], told: dict[str, Any]) -> None:
     if written:
         console.print(plan_table(written))
         memory = written["memory"]
-        console.print(f"peak memory about {memory['total_bytes'] / 2**30:.1f} GiB of "
+        known = f"calibrated {written['calibrated']}" if written["calibrated"] else "by arithmetic"
+        console.print(f"peak memory about {memory['total_bytes'] / 2**30:.1f} GiB "
+                      f"({memory['low_bytes'] / 2**30:.1f} to {memory['high_bytes'] / 2**30:.1f}, {known}) of "
                       f"{memory['available_bytes'] / 2**30:.1f} GiB free; prefix sharing saves "
                       f"{1 - 1 / written['sharing']:.0%} of the tokens; {written['steps']} steps")
         console.print("time: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in written["seconds"].items()))
+        for stage, parts in written["seconds_by"].items():
+            if long := ", ".join(f"{part} {seconds:.0f} s" for part, seconds in parts.items() if seconds >= 1):
+                console.print(f"  [dim]{stage}: {long}[/]", soft_wrap=True)
         for note in written["notes"]:
             console.print(f"[yellow]{escape(note)}[/]")
         console.print()

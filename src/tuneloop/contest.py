@@ -120,7 +120,7 @@ class Contest:
         asked = [key for key in ("few_shot", "prompt_search", "compare_to", "perturb")
                  if key in spec.model_fields_set and getattr(spec, key)]
         if asked:
-            self.left_out.append(f"{', '.join(asked)} of evaluation {'is' if len(asked) == 1 else 'are'} left out: {why}.")
+            self.left_out.append(f"Left out of evaluation: {', '.join(asked)}, since {why}.")
             self.watch.say(self.left_out[-1])
 
     def enough(self, base: Answers, others: list[Answers]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -34,7 +34,7 @@ from tuneloop.training.online import Settings as Rounds
 from tuneloop.training.optimizer import check_optimizer
 from tuneloop.training.peak import resident_bytes
 from tuneloop.training.watch import Watcher
-from tuneloop.types import Answers, Sampling, request_of, tools_of
+from tuneloop.types import Answers, Group, Sampling, request_of, tools_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,8 +75,21 @@ class Session:
         """
         if self.folder.has(self.method.artefact):
             return
-        recipe, rows, plan = self.ready.recipe, self.ready.rows, self.plan
-        train, validation = rows.groups["train"], rows.groups["validation"]
+        recipe, rows = self.ready.recipe, self.ready.rows
+        train, validation = self.set_up(rows.groups["train"], rows.groups["validation"])
+        settings = self.settings()
+        self._rewind()
+        self.watch.stage("training", settings.steps)
+        progress = fit(self.model, recipe.objective, self._rounds(settings) if recipe.online else train, validation,
+                       settings,
+                       self.folder.file("checkpoints"), report=self._report, look=look or self._sample)
+        self._publish()
+        self.folder.update_record(training=self._summary(asdict(progress)),
+                                  trainable_parameters=sum(p.numel() for p in trainable(self.model).values()))
+
+    def set_up(self, train: Sequence[Group], validation: Sequence[Group]) -> tuple[Sequence[Group], Sequence[Group]]:
+        """Apply the method to the base; returns the groups with every column that the objective needs."""
+        recipe, plan = self.ready.recipe, self.plan
         if not recipe.online:
             train, validation = needs.add_columns(self, train, validation)
         scalar = needs.scalar_head(self.model.model, recipe.objective, recipe.training_seed)
@@ -90,23 +103,19 @@ class Session:
         if "old_values" in recipe.objective.needs and not recipe.online:
             train, validation = (needs.add_old_values(self.model, groups, plan["training.token_budget"],
                                                       self.packing.share) for groups in (train, validation))
+        return train, validation
+
+    def settings(self) -> Settings:
+        """The hyperparameters of the plan, and what it expects of memory."""
+        plan, ready = self.plan, self.ready
         values = {name: plan[f"training.{name}"] for name in (
             "batch_size", "learning_rate", "schedule", "warmup", "weight_decay", "max_grad_norm", "token_budget",
             "evaluate_every", "checkpoint_every", "patience", "checkpointing", "optimizer")}
-        peak = self.ready.peak(plan)
-        settings = Settings(steps=plan.steps, share=self.packing.share, seed=recipe.training_seed,
-                            advice=lambda: advice(peak, self.ready.work.longest(self.packing.share),
-                                                  plan.limit_bytes),
-                            expects=lambda tokens: peak.at(tokens).total_bytes,
-                            memory_bytes=plan.limit_bytes, **values)
-        self._rewind()
-        self.watch.stage("training", plan.steps)
-        progress = fit(self.model, recipe.objective, self._rounds(settings) if recipe.online else train, validation,
-                       settings,
-                       self.folder.file("checkpoints"), report=self._report, look=look or self._sample)
-        self._publish()
-        self.folder.update_record(training=self._summary(asdict(progress)),
-                                  trainable_parameters=sum(p.numel() for p in trainable(self.model).values()))
+        peak = ready.peak(plan)
+        return Settings(steps=plan.steps, share=self.packing.share, seed=ready.recipe.training_seed,
+                        advice=lambda: advice(peak, ready.work.longest(self.packing.share), plan.limit_bytes),
+                        expects=lambda tokens: peak.at(tokens).total_bytes,
+                        memory_bytes=plan.limit_bytes, **values)
 
     def _rounds(self, settings: Settings) -> Online:
         """Where a policy's own answers come from."""

@@ -177,7 +177,7 @@ def test_pairs_are_for_base_and_tuned_model_alone_and_it_is_said(tmp_path: Path,
                            training={"epochs": 1}, evaluation={"compare_to": ["x"], "perturb": ["typos"]})
     certificate = run(recipe, tmp_path / "run")
     assert set(certificate["scores"]) == {"base", "tuned"}
-    assert any(note.startswith("compare_to, perturb of evaluation are left out: pairs") for note in certificate["notes"])
+    assert any(note.startswith("Left out of evaluation: compare_to, perturb, since") for note in certificate["notes"])
 
 
 def test_open_answers_have_contenders_too(tmp_path: Path, tiny_llama: Path) -> None:

@@ -122,7 +122,8 @@ def difference_table(certificate: Certificate) -> list[Row]:
 
 
 def _record(entry: Mapping[str, Any]) -> str:
-    return "" if entry.get("wins") is None else f"{entry['wins']:,} / {entry['losses']:,} / {entry['ties']:,}"
+    known = entry.get("wins") is not None and better(entry["metric"])     # nobody wins by the length of an answer
+    return "" if not known else f"{entry['wins']:,} / {entry['losses']:,} / {entry['ties']:,}"
 
 
 def check(check: Mapping[str, Any]) -> Row:

@@ -8,13 +8,14 @@ the blocks keep and make is counted in `plan.block`. A step is looked at in thre
     backward    all that the blocks keep, and about two tensors of feed-forward width under way
     optimizer   all gradients, and two tensors as large as the largest that trains, of which AdamW makes its update
 
-With checkpointing only the inputs of blocks are kept, d each, and one block in full. Gradients of earlier pieces of the
-step are there in all three moments.
+With checkpointing only the inputs of blocks are kept, d each, and in the backward one block in full. Gradients of
+earlier pieces of the step are there in all three moments.
 
 On top comes what the C library's allocator cannot give back. Below 32 MiB glibc serves tensors from its heap, where the
 room of one that was freed is often too small for the next of the same size (an aligned block asks for a little more
-than it uses), so a share of what a forward made in passing stays resident. The three shares were read off runs with
-and without that heap (MALLOC_MMAP_THRESHOLD_=65536), which differ in nothing else: benchmarks/RESULTS.md.
+than it uses), so a share of what was made in passing stays resident: `Holes`. These shares are no theory: they were
+read off runs with and without that heap (MALLOC_MMAP_THRESHOLD_=65536), which differ in nothing else, and off half of
+the grid in benchmarks/RESULTS.md, whose other half tests them.
 
 FLOPs: 2 per multiply-add and weight forward, the same again for the gradient to the activations, and once more for the
 gradient to weights that train (Kaplan et al. 2020, arXiv 2001.08361); attention 4 per pair of query and key and unit of
@@ -43,10 +44,24 @@ MOMENTS = {"adamw": 8.0, "paged_adamw": 8.0, "adamw_8bit": 2.04, "paged_adamw_8b
 HEAD_CHUNK = 256
 
 HEAP_BYTES = 32 * 2**20         # larger blocks never come from glibc's heap
-HOLES = 0.43                    # share of what a forward makes and drops that stays resident
-HOLES_AGAIN = (0.22, 0.65)      # with checkpointing, of all that a block makes: per layer, and once
-HOLES_GRADIENTS = (0.9, 0.3)    # of the gradients, which are freed and made in every step: without and with it
 ERROR = 0.15                    # of a peak above the runtime, the bar to both sides
+
+
+@dataclass(frozen=True)
+class Holes:
+    """Shares of what is freed that stays resident, by what it was."""
+
+    wide: float         # tensors of feed-forward width that a forward makes and drops: each layer leaves its own
+    narrow: float       # narrower ones, many of which go where wide ones were
+    once: float         # with checkpointing: of all that one block makes, forward and again in the backward
+    frozen_head: float  # of the logits of a chunk
+    head: tuple[float, float]   # of those where it trains: they are made twice, and their gradient; of one, of several
+    gradients: float    # of what the optimizer frees after every step
+
+
+HOLES = {False: Holes(wide=0.6, narrow=0.25, once=0.0, frozen_head=0.4, head=(2.0, 2.0), gradients=1.0),
+         True: Holes(wide=0.31, narrow=0.08, once=0.8, frozen_head=1.0, head=(3.5, 7.0), gradients=0.26)}
+"""Without and with checkpointing."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +136,7 @@ def _moments(shape: Shape, method: MethodMemory, step: Step, found: Tensors) -> 
     width, tokens, trains = step.dtype_bytes, step.tokens, not method.frozen_head
     gradients = 4 * method.trainable_parameters
     embedding = 4 * shape.hidden * shape.vocab
-    kept = width * tokens * _kept_per_token(shape, method, found, step.checkpointing)
+    kept, again = (width * tokens * numbers for numbers in _kept_per_token(shape, method, found, step.checkpointing))
     rest = 2 * width * tokens * shape.intermediate
     positions = HEAD_CHUNK if step.heads is None else step.heads
     chunk = 4 * min(HEAD_CHUNK, positions) * shape.vocab
@@ -131,17 +146,18 @@ def _moments(shape: Shape, method: MethodMemory, step: Step, found: Tensors) -> 
     head = 0 if step.reducers == {"scores"} else head + width * positions * shape.hidden * (2 + len(step.reducers))
     largest = 4 * _largest(shape, method)
     return [(before, int(kept), int(head), 0),
-            (max(before, embedding if trains else 0), int(kept + rest), 0, 0),
+            (max(before, embedding if trains else 0), int(kept + again + rest), 0, 0),
             (gradients, 0, 0, 2 * largest)]
 
 
-def _kept_per_token(shape: Shape, method: MethodMemory, found: Tensors, checkpointing: bool) -> float:
-    """Numbers per token that wait for the backward, over all blocks and around them."""
+def _kept_per_token(shape: Shape, method: MethodMemory, found: Tensors, checkpointing: bool) -> tuple[float, float]:
+    """Numbers per token that wait for the backward, over all blocks and around them, and those of a block made again.
+    """
     around = 3 * shape.hidden + 4 * shape.head_dim      # the last norm's input and result, the embedding, rotations
-    blocks = shape.layers if method.blocks is None else method.blocks
+    blocks = max(1, shape.layers if method.blocks is None else method.blocks)
     if not checkpointing:
-        return around + found.kept_per_token
-    return around + blocks * shape.hidden + found.kept_per_token / max(1, blocks)
+        return around + found.kept_per_token, 0.0
+    return around + blocks * shape.hidden, found.kept_per_token / blocks
 
 
 def _largest(shape: Shape, method: MethodMemory) -> int:
@@ -157,13 +173,16 @@ def _holes(shape: Shape, method: MethodMemory, step: Step, found: Tensors) -> in
     blocks = max(1, shape.layers if method.blocks is None else method.blocks)
     large = 0 if method.added else sum(n for n in map(math.prod, shape.weights.values()) if 4 * n > HEAP_BYTES)
     gradients = 4 * max(0, method.trainable_parameters - large)
-    if step.checkpointing:
-        per_layer, once = HOLES_AGAIN
-        of_forward = (per_layer * blocks + once) * (found.all(narrower) / blocks)
-    else:
-        of_forward = HOLES * found.dropped(narrower)
-    rebuilt = 4 * HOLES * method.rebuilt
-    return int(step.dtype_bytes * step.tokens * of_forward + HOLES_GRADIENTS[step.checkpointing] * gradients + rebuilt)
+    share, freed = HOLES[step.checkpointing], found.all if step.checkpointing else found.dropped
+    wide = freed(narrower) - freed(min(narrower, shape.intermediate))
+    narrow = freed(min(narrower, shape.intermediate))
+    of_blocks = share.wide * wide + share.narrow * narrow + share.once * (wide + narrow) / blocks
+    positions = HEAD_CHUNK if step.heads is None else step.heads
+    chunk = 4 * min(HEAD_CHUNK, positions) * shape.vocab
+    of_head = chunk * (share.frozen_head if method.frozen_head else share.head[positions > HEAD_CHUNK])
+    rebuilt = 4 * share.wide * method.rebuilt
+    of_head *= chunk < HEAP_BYTES
+    return int(step.dtype_bytes * step.tokens * of_blocks + of_head + share.gradients * gradients + rebuilt)
 
 
 def activation_bytes_per_token(shape: Shape, checkpointing: bool = False, method: MethodMemory | None = None) -> int:
@@ -172,7 +191,7 @@ def activation_bytes_per_token(shape: Shape, checkpointing: bool = False, method
     Without a method, those of LoRA on all linear layers, about.
     """
     method = method or MethodMemory(0, frozen_head=True, base_bytes=0, inputs=None)
-    return int(4 * _kept_per_token(shape, method, tensors(shape, method), checkpointing))
+    return int(4 * sum(_kept_per_token(shape, method, tensors(shape, method), checkpointing)))
 
 
 def fitting_tokens(shape: Shape, method: MethodMemory, memory_bytes: int, checkpointing: bool,

@@ -158,12 +158,13 @@ class Peak:
         """Tokens of a row."""
         return float(np.mean([len(row) for group in self.work.train[:1000] for row in group.branches]))
 
-    def at(self, tokens: int) -> estimate.Memory:
+    def at(self, tokens: int, heads: int | None = None) -> estimate.Memory:
         """Of a step whose largest piece has so many tokens; those of virtual ones come on top."""
         padded = _padded(self.method, self.shape, self.work)
+        heads = math.ceil(tokens * self.heads_per_token) if heads is None else heads
         return estimate.training_memory(
             self.shape, self.method.memory(self.shape), tokens + self.method.slots, self.checkpointing, self.optimizer,
-            heads=math.ceil(tokens * self.heads_per_token), padded=padded, accumulates=self.unique > tokens,
+            heads=heads, padded=padded, accumulates=self.unique > tokens,
             shared=not padded and (self.logical > SHARES * self.unique or self.method.slots > 0),
             reducers=self.work.reducers, fit=self.fit)
 

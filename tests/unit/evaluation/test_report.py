@@ -13,7 +13,7 @@ from example_run import ATTACK, example_run
 
 from tuneloop.evaluation.charts import Axis, loss_chart
 from tuneloop.evaluation.report import LEFT_OUT, SEEDS, readable, shape, write_card, write_report
-from tuneloop.evaluation.report_sections import check
+from tuneloop.evaluation.report_sections import check, difference_table
 from tuneloop.evaluation.text import called, colour, duration, file_size, in_order, points, short_name, usd, words
 from tuneloop.record import RunFolder
 from tuneloop.types import Answers, Conversation, Message, Origin
@@ -414,3 +414,20 @@ def test_names_of_models() -> None:
     assert short_name("qwen3-1.7b-instruct-2507") == "qwen3-1.7b-instr…"
     assert short_name("/models/some/where/run-1/adapter") == "…re/run-1/adapter"
     assert [colour(name) for name in ("optimised_prompt", "https://host/v1#m")] == ["optimised-prompt", "other"]
+
+
+def test_nobody_wins_by_a_metric_of_which_neither_end_is_good() -> None:
+    entry = {"from": "base", "to": "tuned", "value": 3.0, "low": 1.0, "high": 5.0, "wins": 7, "losses": 2, "ties": 1}
+    rows = difference_table({"differences": [entry | {"metric": "length"}, entry | {"metric": "token_f1"}]})
+    assert {row["metric"]: (row["record"], row["sure"]) for row in rows} == {
+        "length": ("", 0), "token_f1": ("7 / 2 / 1", 1)}
+
+
+def test_what_one_safety_suite_lost_is_not_called_the_largest_of_several(tmp_path: Path) -> None:
+    folder = example_run(tmp_path / "run", audit=True)
+    assert "its being the largest of" in write_report(folder).read_text(encoding="utf-8")
+    certificate = folder.read("certificate.json")
+    one = next(shift for shift in certificate["safety"]["suites"] if shift["drop"])
+    certificate["safety"] = {"suites": [one], "worst": one["suite"], "drop": one["drop"]}
+    folder.write(certificate, "certificate.json")
+    assert "its being the largest" not in write_report(folder).read_text(encoding="utf-8")
