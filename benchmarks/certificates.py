@@ -22,11 +22,11 @@ from tuneloop.record import RunFolder
 BASE = "smollm2-135m-instruct"
 RECIPES: dict[str, dict[str, Any]] = {
     "banking77": {
-        "data": {"train": "banking77/train.jsonl", "test": "banking77/test.jsonl", "max_train_rows": 1000,
+        "data": {"train": "banking77/train.jsonl", "test": "banking77/test.jsonl", "max_train_rows": 800,
                  "prompt": "What is this customer of a bank asking about?\n\n{text}", "answer": "{category}",
                  "split": {"validation": 128}},
         "goal": {"metric": "accuracy", "at_least": 0.6, "better_than_base_by": 0.2, "max_forgetting": 0.05},
-        "training": {"epochs": 2}, "evaluation": {"rows": 200, "prompt_search": 16}},
+        "training": {"epochs": 2}, "evaluation": {"rows": 120, "prompt_search": 16}},
     "sst2": {
         "data": {"train": "sst2/train.jsonl", "test": "sst2/test.jsonl", "max_train_rows": 600,
                  "prompt": "Is this film review positive (1) or negative (0)?\n\n{sentence}", "answer": "{label}",

@@ -248,12 +248,12 @@ def summary(file: Path, bases: Path) -> None:
     for group in dict.fromkeys(cell.group for cell, *_ in measured):
         mine = [(cell, p, line) for cell, p, line in measured if cell.group == group]
         fits = [p for cell, p, _ in mine if cell.fits]
-        fit = Fit.of(fits, 0) if len(fits) == 2 else None
+        fit = Fit.of(fits) if len(fits) == 2 else None
         for cell, p, _ in mine:
             row = {"cell": cell, "point": p, "closed": p.off}
             if fit is not None and not cell.fits:
                 memory = fit.applied(p.expected)
-                row |= {"fitted": memory.total_bytes / p.peak_bytes - 1,
+                row |= {"fitted": (memory.total_bytes - memory.runtime) / p.peak_bytes - 1,
                         "cpu": fit.cpu_seconds(p.flops, p.pieces) / p.cpu_seconds - 1}
                 tested.append(row)
             table.append(row)
@@ -294,8 +294,9 @@ def judged(what: str, ratios: Sequence[tuple[float, float]]) -> None:
     point = [(limit >= ratio, limit >= 1) for ratio, _ in ratios for limit in LIMITS]
     bare = [sum(yes and not fits for yes, fits in point) / sum(not fits for _, fits in point),
             sum(not yes and fits for yes, fits in point) / sum(fits for _, fits in point)]
-    print(f"{what}: false 'fits' {wrong_yes:.2%}, false 'does not fit' {wrong_no:.2%}, tight {tight:.0%} of limits from "
-          f"{LIMITS[0]:.0%} to {LIMITS[-1]:.0%} of the peak; by the figure without its bar {bare[0]:.1%} and {bare[1]:.1%}")
+    print(f"{what}: false 'fits' {wrong_yes:.2%}, false 'does not fit' {wrong_no:.2%}, tight {tight:.0%} of limits "
+          f"from {LIMITS[0]:.0%} to {LIMITS[-1]:.0%} of the peak; by the figure without its bar {bare[0]:.1%} and "
+          f"{bare[1]:.1%}")
 
 
 def main() -> None:

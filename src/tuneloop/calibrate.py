@@ -104,12 +104,13 @@ def measure(recipe: Recipe, folder: RunFolder) -> dict[str, Any]:
             found.append(_measured(session, replace(micro, groups=mine), high, runtime, plan))
     day = time.strftime("%Y-%m-%d")
     checkpointing = plan["training.checkpointing"]
-    fit = Fit.of(found, runtime, day)
+    fit = Fit.of(found, day)
     return {"name": ready.calibrated_as(ready.recipe.method, checkpointing), "fit": asdict(fit),
             "measured": {"by": high.how, "day": day, "points": [asdict(point) for point in found],
-                         "reserved_bytes": high.reserved_bytes, "checkpointing": checkpointing,
+                         "reserved_bytes": high.reserved_bytes, "runtime_bytes": runtime,
+                         "checkpointing": checkpointing,
                          "method": ready.recipe.method.model_dump(mode="json")},
-            "lines": lines(found, fit, high.how)}
+            "lines": lines(found, high.how)}
 
 
 def micro_batches(ready: Prepared, plan: Plan) -> list[Micro]:
@@ -198,15 +199,15 @@ def _expected(peak: Peak, micro: Micro) -> Any:
     return replace(peak, unique=micro.tokens, logical=micro.logical).at(micro.tokens, heads=micro.heads)
 
 
-def lines(points: Sequence[Point], fit: Fit, how: str) -> list[str]:
+def lines(points: Sequence[Point], how: str) -> list[str]:
     """What was measured, for people."""
     by = {"kernel": "the kernel's high-water mark", "allocator": "CUDA's allocator", "samples": "sampling"}[how]
     told = [f"measured by {by}: {point.tokens:,} tokens at once take {point.peak_bytes / GIB:.2f} GiB above the "
             f"runtime ({point.peak_bytes * (1 + point.off) / GIB:.2f} by arithmetic, {point.off:+.0%}), and "
             f"{point.cpu_seconds:.2f} s of the processor, {point.seconds:.2f} s by the clock" for point in points]
     longest = max(points, key=lambda point: point.tokens)
-    return [*told, f"a token takes about {1000 * longest.seconds / longest.tokens:.2f} ms; the runtime is "
-            f"{fit.runtime_bytes / GIB:.2f} GiB. Plans of this base and method on this machine use it from now on."]
+    return [*told, f"a token takes about {1000 * longest.seconds / longest.tokens:.2f} ms. Plans of this base and "
+            "method on this machine use it from now on."]
 
 
 def main() -> None:

@@ -32,7 +32,6 @@ from tuneloop.training.loop import Settings, fit
 from tuneloop.training.online import Online
 from tuneloop.training.online import Settings as Rounds
 from tuneloop.training.optimizer import check_optimizer
-from tuneloop.training.peak import resident_bytes
 from tuneloop.training.watch import Watcher
 from tuneloop.types import Answers, Group, Sampling, request_of, tools_of
 
@@ -53,7 +52,6 @@ class Session:
         self.ready, self.plan, self.folder, self.watch = ready, plan, folder, watch
         self.method = ready.recipe.method
         check_optimizer(plan["training.optimizer"], device().type)
-        self._runtime_bytes = resident_bytes() if base is None and device().type != "cuda" else 0
         if base is None:
             base = load_model(ready.base.path, **self.method.load_options())
         branches = [branch for group in ready.rows.groups["train"] for branch in group.branches]
@@ -257,7 +255,6 @@ class Session:
                 "tokens": progress["tokens"], "seconds": round(progress["seconds"], 1),
                 "cpu_seconds": round(progress["cpu_seconds"], 1), "peak_memory_bytes": progress["peak_memory_bytes"],
                 "reserved_memory_bytes": progress["reserved_memory_bytes"], "measured_by": progress["measured_by"],
-                "runtime_bytes": self._runtime_bytes,
                 "expected": {"seconds": self.plan.seconds["training"],
                              "peak_memory_bytes": self.plan.memory.total_bytes}}
 

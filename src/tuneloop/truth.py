@@ -13,16 +13,16 @@ STAGES = ("baseline", "training", "evaluation")
 def truth(plan: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
     """Planned against measured, as far as the run has come. `off`: by how much the plan was too high, as a share.
 
-    Memory is also compared without the runtime, Python and torch before any weight, as the run measured it.
+    Memory is also compared without the runtime, Python and torch before any weight, as the plan has it.
     """
     found: dict[str, Any] = {"calibrated": plan.get("calibrated", "")}
     training, memory = record.get("training", {}), plan["memory"]
     if actual := training.get("peak_memory_bytes"):
-        planned, runtime = memory["total_bytes"], training.get("runtime_bytes", 0)
+        planned, runtime = memory["total_bytes"], memory["parts"].get("runtime", 0)
         found["peak_bytes"] = {
             "planned": planned, "low": memory.get("low_bytes"), "high": memory.get("high_bytes"), "measured": actual,
             "by": training.get("measured_by", ""), "off": _off(planned, actual),
-            "off_above_runtime": _off(planned - memory["parts"].get("runtime", 0), actual - runtime)}
+            "off_above_runtime": _off(planned - runtime, actual - runtime)}
         if training.get("reserved_memory_bytes"):
             found["peak_bytes"]["reserved"] = training["reserved_memory_bytes"]
     if training.get("cpu_seconds"):

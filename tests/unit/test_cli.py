@@ -50,8 +50,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Path
 
 def test_help_shows_the_panels_and_their_commands() -> None:
     shown = invoke("--help").output
-    for panel, commands in {"Start": "demo init models doctor", "Data": "check", "Train": "plan run search", "Judge": "runs",
-                            "Use": "chat export", "Bridges": "schema new test"}.items():
+    for panel, commands in {"Start": "demo init models doctor", "Data": "check", "Train": "plan run search",
+                            "Judge": "runs", "Use": "chat export", "Bridges": "schema new test"}.items():
         assert re.search(rf"─ {panel} ─", shown), panel
         for command in commands.split():
             assert re.search(rf"│ {command} ", shown), command

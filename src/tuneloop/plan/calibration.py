@@ -62,7 +62,6 @@ class Fit:
 
     intercept_bytes: float
     slope: float
-    runtime_bytes: int
     cpu_per_piece: float
     cpu_per_flop: float
     seconds_per_piece: float
@@ -72,12 +71,12 @@ class Fit:
     made: str = ""              # the day
 
     @classmethod
-    def of(cls, points: Sequence[Point], runtime_bytes: int, made: str = "") -> Self:
+    def of(cls, points: Sequence[Point], made: str = "") -> Self:
         """Through two points."""
         intercept, slope = line([(p.figure, p.peak_bytes - p.fixed) for p in points])
         cpu, clock = ([(p.flops / p.pieces, s / p.pieces) for p, s in zip(points, times, strict=True)]
                       for times in ([p.cpu_seconds for p in points], [p.seconds for p in points]))
-        return cls(intercept, slope, runtime_bytes, *_rising(line(cpu)), *_rising(line(clock)),
+        return cls(intercept, slope, *_rising(line(cpu)), *_rising(line(clock)),
                    most_tokens=max(p.tokens for p in points), off=tuple(round(p.off, 4) for p in points), made=made)
 
     def applied(self, memory: Memory) -> Memory:
@@ -86,8 +85,7 @@ class Fit:
         wanted = max(0.0, self.intercept_bytes + self.slope * figure)
         ratio = wanted / figure if figure else 0.0
         activations, head = int(memory.activations * ratio), int(memory.head * ratio)
-        return replace(memory, activations=activations, head=head, other=int(wanted) - activations - head,
-                       runtime=self.runtime_bytes, error=ERROR)
+        return replace(memory, activations=activations, head=head, other=int(wanted) - activations - head, error=ERROR)
 
     def seconds(self, flops: float, pieces: float) -> float:
         """By the clock, for `flops` in so many pieces."""

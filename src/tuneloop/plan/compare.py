@@ -62,8 +62,9 @@ class Question:
             return Cell(method.kind, machine.name, "refused", error.found)
         total, limit = plan.memory.total_bytes, plan.limit_bytes
         return Cell(
-            method.kind, machine.name, cost.verdict(total, limit), parts=plan.memory.parts, total_bytes=total,
-            limit_bytes=limit, checkpointing=plan["training.checkpointing"],
+            method.kind, machine.name, cost.verdict(total, limit, plan.memory.error), parts=plan.memory.parts,
+            total_bytes=total, limit_bytes=limit, error=plan.memory.error,
+            checkpointing=plan["training.checkpointing"],
             token_budget=plan["training.token_budget"], seconds=plan.seconds, usd_per_hour=machine.usd_per_hour,
             price_as_of=machine.offer.as_of if machine.offer else "", watts=machine.total_watts,
             disk_bytes=cost.disk_bytes(self.shape, method, machine.dtype_bytes),

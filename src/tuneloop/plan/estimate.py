@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tuneloop.methods.base import MethodMemory
@@ -36,7 +36,8 @@ from tuneloop.plan.block import Tensors, tensors
 if TYPE_CHECKING:
     from tuneloop.plan.calibration import Fit
 
-RUNTIME_BYTES = 600 * 2**20     # Python, torch and its buffers, before any weight
+RUNTIME_BYTES = 600 * 2**20     # Python, torch, what else a run imports, and its rows, before any weight
+RUNTIME_ERROR = 0.1             # the bar of that to both sides
 WORKSPACE_BYTES = 16 * 2**20    # buffers of the matrix library and small objects of a step
 EFFICIENCY = 0.5                # share of the measured matrix rate that a whole step reaches
 MOMENTS = {"adamw": 8.0, "paged_adamw": 8.0, "adamw_8bit": 2.04, "paged_adamw_8bit": 2.04}
@@ -90,12 +91,12 @@ class Memory:
     @property
     def low(self) -> int:
         """The least that is likely, of the total."""
-        return int(self.runtime + (self.total_bytes - self.runtime) * (1 - self.error))
+        return int(self.runtime * (1 - RUNTIME_ERROR) + (self.total_bytes - self.runtime) * (1 - self.error))
 
     @property
     def high(self) -> int:
         """The most that is likely, of the total: what has to be there for a run to be safe."""
-        return int(self.runtime + (self.total_bytes - self.runtime) * (1 + self.error))
+        return int(self.runtime * (1 + RUNTIME_ERROR) + (self.total_bytes - self.runtime) * (1 + self.error))
 
 
 @dataclass(frozen=True)
@@ -241,8 +242,3 @@ def training_flops(shape: Shape, method: MethodMemory, tokens: float, heads: flo
 def linear_weights(shape: Shape) -> float:
     """Weights that a token is multiplied by in all blocks."""
     return float(sum(i * o * n for _, i, o, n in shape.linear_shapes()))
-
-
-def with_runtime(memory: Memory, runtime_bytes: int) -> Memory:
-    """`memory` with the runtime as it was measured."""
-    return replace(memory, runtime=runtime_bytes)

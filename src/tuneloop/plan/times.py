@@ -31,6 +31,8 @@ CHOSEN_ITEM, WRITTEN_ITEM = 90, (60, 90)    # tokens of a suite's item: with all
 CHOOSING = frozenset({"knowledge", "fluency", "stereotypes", "tasks"})      # suites that score answers, none written
 PROPOSED = 6 * (700 + 120)  # tokens that finding prompts to try takes
 LOADING_BYTES = 400e6       # a second: reading a base and turning it into the precision it trains in
+STARTING = 8.0              # seconds to import torch and transformers, and to find out how rows can be packed
+SETTING_UP = 4.0            # to apply the method, confirm the packing, and write checkpoints of a small base
 SAMPLED = 64                # tokens of an answer that is shown at a look at the validation loss
 
 
@@ -102,11 +104,11 @@ def stages(clock: Clock, work: Workload, training: float, looks: int, share: boo
     suites = {suite: clock.items(suite, _items(beside, suite)) for suite in beside.suites}
     needed = sum(seconds for suite, seconds in suites.items() if suite in beside.needed)
     begun = _begun(begins | {suite: s for suite, s in suites.items() if suite not in beside.needed}, beside.minutes)
-    baseline = {"loading": shape.stored_bytes / LOADING_BYTES, "test rows": answers,
+    baseline = {"loading": STARTING + shape.stored_bytes / LOADING_BYTES, "test rows": answers,
                 **{name: begun[name] for name in begins},
                 "suites": needed + sum(s for name, s in begun.items() if name not in begins)}
     passes = work.frozen_passes * (_forward(clock, work.train, share) + _forward(clock, work.validation, share))
-    trained = {"steps": training, "frozen models": passes,
+    trained = {"set-up": SETTING_UP, "steps": training, "frozen models": passes,
                "looks": looks * (_forward(clock, work.validation, share) + clock.writing(SAMPLED * beside.samples))}
     late = beside.minutes is not None and sum((baseline | trained).values()) > 60 * beside.minutes
     evaluation = {"test rows": answers, "suites": needed if late else baseline["suites"],
