@@ -77,6 +77,8 @@ class Session:
         train, validation = self.set_up(rows.groups["train"], rows.groups["validation"])
         settings = self.settings()
         self._rewind()
+        if not recipe.online and not newest_step(self.folder.file("checkpoints")):
+            self.watch.say("the longest batch is tried before the first step")
         self.watch.stage("training", settings.steps)
         progress = fit(self.model, recipe.objective, self._rounds(settings) if recipe.online else train, validation,
                        settings,

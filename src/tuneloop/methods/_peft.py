@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from tuneloop.errors import UserError
-from tuneloop.methods.base import MethodMemory, MethodSpec, quantised_bytes, rebuilt
+from tuneloop.methods.base import MethodMemory, MethodSpec, int8_made, quantised_bytes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -90,7 +90,7 @@ class PeftMethod(MethodSpec):
 
     def memory(self, shape: Shape) -> MethodMemory:
         return MethodMemory(self.count(shape), frozen_head=True, base_bytes=quantised_bytes(shape, self.bits),
-                            rebuilt=rebuilt(shape, self.bits))
+                            made=int8_made(shape, self.bits))
 
 
 @contextmanager

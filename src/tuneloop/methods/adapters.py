@@ -119,7 +119,7 @@ class Method(PeftMethod):
         found, size = super().memory(shape), self._size(shape.hidden)
         adapters = shape.layers * (2 if self.placement == "houlsby" else 1)
         bent = {"relu": 1, "gelu": 2, "silu": 2}[self.activation]       # ReLU keeps nothing but its result
-        kept, made = Counter[float](), Counter[float]()
+        kept, made = Counter[float](), Counter(found.made)
         kept.update({shape.hidden: adapters, size: bent * adapters})
         made.update({shape.hidden: 3 * adapters, size: 2 * adapters})
         return replace(found, kept=kept, made=made)

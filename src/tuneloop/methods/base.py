@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 BITS = {4: 0.516, 8: 1.0}
 """Bytes per quantised weight: NF4 with double quantisation (QLoRA, section 3), and int8; scales of rows are nothing."""
-REBUILT = {4: 1.0, 8: 1.0}
-"""Numbers made per quantised weight in a pass: the layer multiplies by its weights unpacked."""
 
 
 Widths = Mapping[float, float]
@@ -40,7 +39,6 @@ class MethodMemory:
     norms: bool = False         # norms train, and so keep what they have normalised
     kept: Widths = field(default_factory=dict)      # further tensors that wait for the backward
     made: Widths = field(default_factory=dict)      # further tensors of the forward, those kept included
-    rebuilt: float = 0.0        # numbers of weights that a pass makes anew, such as those it unpacks
     blocks: int | None = None   # how many blocks the backward goes through, the last ones; None: all
     added: bool = True          # what trains is added to the base, in float32; else it is part of it
 
@@ -54,9 +52,15 @@ def quantised_bytes(shape: Shape, bits: int | None = None) -> int:
     return 4 * (shape.parameters - linear) + (0 if bits is None else int(BITS[bits] * linear))
 
 
-def rebuilt(shape: Shape, bits: int | None) -> float:
-    """Numbers of weights that a forward makes anew because the base is quantised."""
-    return REBUILT.get(bits or 0, 0.0) * sum(i * o * n for _, i, o, n in shape.adaptable_shapes())
+def int8_made(shape: Shape, bits: int | None) -> dict[float, float]:
+    """What layers in 8 bits make of their inputs and results on the way: LLM.int8 goes by float16, int8 and int32.
+
+    4 bits make nothing per token. The weights that are unpacked in every pass leave no trace in the peak.
+    """
+    made = Counter[float]()
+    for _, inputs, outputs, count in shape.adaptable_shapes() if bits == 8 else ():
+        made.update({inputs: 2 * count, outputs: 3 * count})
+    return dict(made)
 
 
 class MethodSpec(Spec):

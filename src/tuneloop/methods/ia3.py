@@ -59,7 +59,8 @@ class Method(PeftMethod):
     def memory(self, shape: Shape) -> MethodMemory:
         """A scale keeps what it scales, and makes another."""
         widths = Counter[float](self._widths(shape))
-        return replace(super().memory(shape), kept=widths, made=widths)
+        found = super().memory(shape)
+        return replace(found, kept=widths, made=widths + Counter(found.made))
 
     def _widths(self, shape: Shape) -> list[int]:
         """How many numbers each scaled layer has scales for."""

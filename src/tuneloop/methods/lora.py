@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 TWO_PARTS = ("pissa", "olora", "loftq")
 """Starts whose B A is not zero: a second, frozen adapter holds what it was."""
-DORA_WEIGHTS = 5        # matrices as large as the weight that measuring its length takes
 
 
 class Method(PeftMethod):
@@ -132,17 +131,16 @@ class Method(PeftMethod):
         """Of two adapters, one is frozen and comes on top of the base; it is held in float32, too.
 
         A layer's result is made of four: its own, the update's, that one scaled, and the sum. DoRA keeps the first two
-        for the lengths it trains, and makes the updated weight anew to measure it.
+        for the lengths it trains.
         """
         found, adapted = super().memory(shape), self._adapted(shape)
         frozen = 4 * found.trainable_parameters if self.start in TWO_PARTS else 0
-        kept, made = Counter[float](), Counter[float]()
+        kept, made = Counter[float](), Counter(found.made)
         for _, _, outputs, count in adapted:
             kept.update({self.rank: count, outputs: 2 * count * self.dora})
             made.update({self.rank: count, outputs: (6 if self.dora else 3) * count})
-        weights = sum(i * o * n for _, i, o, n in adapted) * self.dora
         return replace(found, base_bytes=found.base_bytes + frozen, inputs=frozenset(name for name, *_ in adapted),
-                       kept=kept, made=made, rebuilt=found.rebuilt + DORA_WEIGHTS * weights)
+                       kept=kept, made=made)
 
     def _adapted(self, shape: Shape) -> list[LinearShape]:
         return [linear for linear in shape.adaptable_shapes() if self.targets is None or linear[0] in self.targets]

@@ -21,7 +21,7 @@ from pydantic import Field
 from tuneloop.errors import UserError
 from tuneloop.methods._peft import PeftMethod, said_by_peft
 from tuneloop.methods._virtual import check_room
-from tuneloop.methods.base import MethodMemory, quantised_bytes, rebuilt
+from tuneloop.methods.base import MethodMemory, int8_made, quantised_bytes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -132,11 +132,11 @@ class Method(PeftMethod):
 
     def memory(self, shape: Shape) -> MethodMemory:
         count, frozen_head = _measured(self, shape)
-        results = Counter[float]()
+        results = Counter(int8_made(shape, self.bits))
         for _, _, outputs, n in shape.adaptable_shapes() if self.type not in PROMPTS else ():
             results[outputs] += 3 * n       # of a tuner that is not known, as LoRA makes them
         return MethodMemory(count, frozen_head, base_bytes=quantised_bytes(shape, self.bits), made=results,
-                            inputs=frozenset() if self.type in PROMPTS else None, rebuilt=rebuilt(shape, self.bits))
+                            inputs=frozenset() if self.type in PROMPTS else None)
 
     def _class(self) -> Any:
         """The class of configuration that `type` names, or a UserError."""

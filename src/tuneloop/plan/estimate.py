@@ -181,9 +181,8 @@ def _holes(shape: Shape, method: MethodMemory, step: Step, found: Tensors) -> in
     positions = HEAD_CHUNK if step.heads is None else step.heads
     chunk = 4 * min(HEAD_CHUNK, positions) * shape.vocab
     of_head = chunk * (share.frozen_head if method.frozen_head else share.head[positions > HEAD_CHUNK])
-    rebuilt = 4 * share.wide * method.rebuilt
     of_head *= chunk < HEAP_BYTES
-    return int(step.dtype_bytes * step.tokens * of_blocks + of_head + share.gradients * gradients + rebuilt)
+    return int(step.dtype_bytes * step.tokens * of_blocks + of_head + share.gradients * gradients)
 
 
 def activation_bytes_per_token(shape: Shape, checkpointing: bool = False, method: MethodMemory | None = None) -> int:

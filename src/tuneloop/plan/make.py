@@ -122,7 +122,8 @@ def make(training: TrainingSpec, method: MethodSpec, shape: Shape, work: Workloa
     peak = Peak(shape, method, work, values["training.checkpointing"].value, training.optimizer, unique, logical,
                 batch, fits(values["training.checkpointing"].value))
     fit = peak.fit
-    memory = peak.at(int(min(values["training.token_budget"].value, max(unique, work.longest(share)))))
+    largest = max(times.largest_step(work.train, batch, share), work.longest(share))
+    memory = peak.at(int(min(values["training.token_budget"].value, largest)))
     limit = _limit(training, hardware)
     clock = Clock(shape, hardware.flops_per_second, fit)
     flops = times.step_flops(shape, cost, unique, peak.heads_per_token * unique, peak.length, peak.checkpointing)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tuneloop.types import Group
 
 SAMPLE_STEPS = 8            # optimizer steps packed to learn how much is shared
+FEW_LARGER = 2.5            # standard deviations above the mean: of 100 steps about one is larger
 WRITTEN = 4.0               # a token that is written takes so many times as long as one that is read
 LABEL_TOKENS = 3            # tokens of a label that no other label shares
 CHOSEN_ITEM, WRITTEN_ITEM = 90, (60, 90)    # tokens of a suite's item: with all its choices; of question and answer
@@ -86,10 +87,21 @@ class Clock:
 
 def tokens_per_step(groups: Sequence[Group], batch: int, share: bool) -> tuple[float, float]:
     """Unique and logical tokens of an optimizer step, from a few that are really packed."""
+    unique, logical = _packed(groups, batch, share)
+    return float(np.mean(unique)), float(np.mean(logical))
+
+
+def largest_step(groups: Sequence[Group], batch: int, share: bool) -> float:
+    """Unique tokens of a step that few are larger than, from a few that are really packed."""
+    unique, _ = _packed(groups, batch, share)
+    return float(max(np.mean(unique) + FEW_LARGER * np.std(unique), np.max(unique)))
+
+
+def _packed(groups: Sequence[Group], batch: int, share: bool) -> tuple[list[int], list[int]]:
     order = np.random.default_rng(0).permutation(len(groups))
     packed = [build_forest([r for i in order[low:low + batch] for r in groups[i].branches], share=share)
               for low in range(0, min(len(groups), SAMPLE_STEPS * batch), batch)]
-    return (float(np.mean([f.unique_tokens for f in packed])), float(np.mean([f.logical_tokens for f in packed])))
+    return [int(f.unique_tokens) for f in packed], [int(f.logical_tokens) for f in packed]
 
 
 def stages(clock: Clock, work: Workload, training: float, looks: int, share: bool) -> Stages:

@@ -154,3 +154,12 @@ def test_a_frozen_base_keeps_nothing_for_its_weights() -> None:
     """Two norms, queries, keys, values and result, gate, its activation and up; one sum per head."""
     found = tensors(shape("llama"), MethodMemory(0, frozen_head=True, base_bytes=0))
     assert found.kept_per_token / 3 == 2 * 96 + 2 * 160 + 2 * 80 + 3 * 400 + 4
+
+
+def test_eight_bits_make_more_on_the_way_and_four_do_not() -> None:
+    made = shape("llama")
+    plain, eight, four = (tensors(made, method_of({"kind": "lora", "bits": bits}).memory(made)).all(EVERYTHING)
+                          for bits in (None, 8, 4))
+    linear = [(i, o, n) for _, i, o, n in made.adaptable_shapes()]
+    assert eight - plain == sum((2 * i + 3 * o) * n for i, o, n in linear)
+    assert four == plain

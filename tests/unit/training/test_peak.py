@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import sys
 import time
 
@@ -14,9 +15,10 @@ SIZE = 96 * 2**20
 
 
 def take() -> None:
-    """Use so much memory, every page of it, and let it go."""
-    block = bytearray(SIZE)
-    block[::4096] = b"x" * len(block[::4096])
+    """Use so much memory, every page of it, and let it go: by pages of its own, which an allocator might keep."""
+    with mmap.mmap(-1, SIZE) as block:
+        for at in range(0, SIZE, mmap.PAGESIZE):
+            block[at] = 1
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel of Linux keeps it")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from plan_cases import work
+from plan_cases import rows, work
 
 from tuneloop.models.outline import shape_named
 from tuneloop.plan import estimate, times
@@ -66,6 +66,13 @@ def test_written_answers_take_longer_than_chosen_ones() -> None:
 def test_models_that_are_asked_about_the_rows_come_on_top() -> None:
     once, twice = (seconds(frozen_passes=n)["training"]["frozen models"] for n in (1, 2))
     assert twice == pytest.approx(2 * once, abs=0.11)
+
+
+def test_the_largest_step_is_larger_than_the_mean_one() -> None:
+    even, uneven = rows(160), [*rows(80, 32), *rows(80, 96, seed=1)]
+    assert times.largest_step(even, 16, False) == times.tokens_per_step(even, 16, False)[0] == 16 * 63
+    mean, _ = times.tokens_per_step(uneven, 16, False)
+    assert mean < times.largest_step(uneven, 16, False) <= 16 * 95
 
 
 def test_a_clock_by_hand() -> None:
