@@ -60,6 +60,7 @@ def test_it_trains_where_the_base_does_not_meet_the_goal(tmp_path: Path, tiny_ll
     assert not any(note.startswith("Fine-tuning is not needed") for note in certificate["notes"])
 
 
+@pytest.mark.slow
 def test_several_runs_cannot_end_before_training(tmp_path: Path, tiny_llama: Path) -> None:
     labels_recipe(tmp_path, tiny_llama, goal=GOAL, evaluation=EVALUATION,
                   training={"epochs": 1, "only_if_needed": True})

@@ -50,6 +50,7 @@ def test_a_policy_learns_what_a_grader_rewards(base: Path, tmp_path: Path) -> No
     assert [line["step"] for line in held_out][:2] == [10, 20]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_cut_off_goes_on_with_its_answers(base: Path, tmp_path: Path) -> None:
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()

@@ -97,6 +97,7 @@ def test_a_trial_on_a_lent_base_is_the_run_it_would_be_alone(searched: tuple[Pat
     assert not (trial / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_the_same_search_tries_the_same_recipes(searched: tuple[Path, Ahead, Study], tmp_path: Path,
                                                 tiny_llama: Path) -> None:
     _, ahead, study = searched
@@ -128,6 +129,7 @@ def test_rows_that_changed_are_no_rows_to_go_on_with(tmp_path: Path, tiny_llama:
         searches.resume("nothing", tmp_path / "runs", Silent())
 
 
+@pytest.mark.slow
 def test_methods_share_one_base_and_a_whole_model_takes_its_own(tmp_path: Path, tiny_llama: Path) -> None:
     methods = ["lora", "full", "prompt"]
     ahead = ahead_in(tmp_path, tiny_llama, search={"space": {"method": methods}, "trials": None},
@@ -138,6 +140,7 @@ def test_methods_share_one_base_and_a_whole_model_takes_its_own(tmp_path: Path, 
     assert not [one.why for one in found.values() if one.state == "failed"]
 
 
+@pytest.mark.slow
 def test_written_answers_are_stopped_by_their_loss_and_scored_at_the_end(tmp_path: Path, tiny_llama: Path) -> None:
     recipe = open_recipe(tmp_path, tiny_llama, training=SHORT, method={"kind": "lora", "rank": 4},
                          search={"space": {"training.learning_rate": [0.01, 1e-6]}, "trials": 2})
@@ -176,6 +179,7 @@ def test_a_base_comes_back_bit_by_bit(kind: str, tiny_llama: Path) -> None:
     assert bases.loaded == 2
 
 
+@pytest.mark.slow
 def test_what_cannot_be_trained_is_left_out_with_its_reason(tmp_path: Path, tiny_llama: Path) -> None:
     """A start that halves the rank takes no odd one; a rate that is absurd diverges, or learns nothing."""
     ahead = ahead_in(tmp_path, tiny_llama, method={"kind": "lora", "rank": 4, "start": "orthogonal"},
@@ -188,6 +192,7 @@ def test_what_cannot_be_trained_is_left_out_with_its_reason(tmp_path: Path, tiny
 
 # ── budget ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+@pytest.mark.slow
 def test_a_budget_ends_the_search_and_one_too_small_is_refused(tmp_path: Path, tiny_llama: Path) -> None:
     ahead = ahead_in(tmp_path, tiny_llama, search={"trials": None})
     folder = searches.begin(ahead, tmp_path / "runs")

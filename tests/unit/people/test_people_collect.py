@@ -152,6 +152,7 @@ def at_home(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) ->
     return tmp_path
 
 
+@pytest.mark.slow
 def test_collect_from_the_command_line(at_home: Path, tiny_llama: Path) -> None:
     recipe(at_home, tiny_llama, [{"prompt": f"Where is order {i}?"} for i in range(6)])
     done = tuneloop("collect", "--n", "3", "--prompts", "4", "--name", "tries", "--json", cwd=at_home)

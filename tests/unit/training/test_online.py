@@ -102,9 +102,14 @@ def test_a_bandit_is_solved(name: str, base: Path, tmp_path: Path) -> None:
     assert max(line["drift"] for line in steps) < 1e-4      # sampling and training are one policy
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(("name", "spec"), [
-    ("grpo", SPEC), ("ppo", RolloutSpec(per_prompt=4, max_new_tokens=3, steps=2, passes=2, look_prompts=2)),
-    ("grpo", RolloutSpec(per_prompt=4, max_new_tokens=3, steps=1, passes=3, kl_target=0.1, look_prompts=2))])
+    pytest.param("grpo", SPEC, marks=SLOW),
+    ("ppo", RolloutSpec(per_prompt=4, max_new_tokens=3, steps=2, passes=2, look_prompts=2)),
+    pytest.param("grpo", RolloutSpec(per_prompt=4, max_new_tokens=3, passes=3, kl_target=0.1, look_prompts=2),
+                 marks=SLOW)])
 def test_a_training_that_is_cut_off_goes_on_bit_for_bit(name: str, spec: RolloutSpec, base: Path,
                                                         tmp_path: Path) -> None:
     """Rollouts, their log-probs and values, the controller: after any step, within a round as between two."""
